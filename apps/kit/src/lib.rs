@@ -1,0 +1,1 @@
+//! What every worker shares: configuration, telemetry, Kafka client, microbatch engine.

@@ -1,0 +1,3 @@
+//! Consumes trades in microbatches.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Produces simulated trades at a rate that can change while it runs.
+
+fn main() {}

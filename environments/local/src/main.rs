@@ -1,0 +1,3 @@
+//! The machine-local stand-ins for AWS, and the supervisor of local workloads.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Pure arithmetic of partitions, connections and scaling.

@@ -1,0 +1,1 @@
+//! The stack language: typed values, handles, stacks and assemblies that render CloudFormation.

@@ -1,0 +1,1 @@
+//! L2 constructs: secure by default, with grants, connections and metrics.

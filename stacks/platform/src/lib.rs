@@ -1,0 +1,1 @@
+//! Environment to stacks: one module a stack.

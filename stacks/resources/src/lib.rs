@@ -1,0 +1,1 @@
+//! The L1 vocabulary, generated from CloudFormation's resource schemas.

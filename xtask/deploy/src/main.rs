@@ -1,0 +1,3 @@
+//! All that talks to AWS: change sets, assets, workloads, status, teardown.
+
+fn main() {}
