@@ -1,1 +1,37 @@
 //! The stack language: typed values, handles, stacks and assemblies that render CloudFormation.
+//!
+//! Nothing here knows a service by name. A resource is whatever implements [`Resource`]; the generated
+//! vocabulary in `cfn-resources` does. Rendering is pure: no clock, network, environment variable or random
+//! source, and the same inputs give the same bytes.
+//!
+//! ```
+//! use cfn::{App, AppProperties, StackProperties, Value};
+//!
+//! let mut app = App::new(AppProperties::new("dev", "111111111111", "eu-west-1", "floodgate-dev"));
+//! let mut stack = app.stack("network", StackProperties::default());
+//! stack.scope().output("Region", Value::<String>::region(), "Where this stack is.");
+//! app.add(stack);
+//! let assembly = app.synth().unwrap();
+//! assert_eq!(assembly.manifest.stacks[0].name, "floodgate-dev-network");
+//! ```
+
+mod app;
+pub mod assembly;
+pub mod assertions;
+mod canonical;
+mod intrinsic;
+mod resource;
+mod scope;
+mod stack;
+mod synth;
+mod value;
+
+pub use app::{App, AppProperties, DeployValue, System, Workload};
+pub use assembly::Assembly;
+pub use canonical::{to_canonical_bytes, to_canonical_string};
+pub use intrinsic::{Condition, ConditionExpression, Reference, references};
+pub use resource::{AnyResource, Handle, RawHandle, Removal, Resource, TagKind, TagShape};
+pub use scope::Scope;
+pub use stack::{Lookup, Parameter, ParameterType, Provenance, Stack, StackProperties, Waiver};
+pub use synth::SynthError;
+pub use value::{IdKind, IntoValue, Json, Literal, Property, Text, Value};

@@ -1,0 +1,161 @@
+//! An app: the stacks of one environment, in order, and what runs beside them.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    assembly::{Assembly, AssetKind},
+    stack::{Lookup, Stack, StackProperties},
+    synth::{self, SynthError},
+    value::Value,
+};
+
+/// What all stacks of an app share.
+#[derive(Clone, Debug)]
+pub struct AppProperties {
+    /// The environment's name, such as `dev`.
+    pub environment: String,
+    /// Who stands behind the endpoints: `aws` or `local`.
+    pub provider: String,
+    /// The account, 12 digits.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// What every stack's name begins with.
+    pub prefix: String,
+    /// Tags of every taggable resource.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl AppProperties {
+    /// Properties for AWS, with no tags.
+    pub fn new(environment: &str, account: &str, region: &str, prefix: &str) -> Self {
+        Self {
+            environment: environment.to_owned(),
+            provider: "aws".to_owned(),
+            account: account.to_owned(),
+            region: region.to_owned(),
+            prefix: prefix.to_owned(),
+            tags: BTreeMap::new(),
+        }
+    }
+}
+
+/// A value that the deploy engine finds out after the stacks are there, for a workload's manifest.
+#[derive(Clone, Debug)]
+pub enum DeployValue {
+    /// An attribute of a resource, or a literal.
+    Value(Value<String>),
+    /// A fact that CloudFormation cannot tell.
+    Lookup(Lookup),
+    /// A field of a published asset: `image_uri`, `s3_bucket` or `s3_key`.
+    Asset {
+        /// The asset's name.
+        name: String,
+        /// The field.
+        field: String,
+    },
+}
+
+/// A Kubernetes workload: its manifest and what is filled into it.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// The system that it belongs to.
+    pub system: String,
+    /// Its name, as in the manifest.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The manifest: YAML documents with `${{ name }}` where a deploy-time value goes.
+    pub manifest: String,
+    /// The deploy-time values by name.
+    pub values: BTreeMap<String, DeployValue>,
+}
+
+/// What the command line knows of a system: where its work arrives and who does it.
+pub type System = crate::assembly::SystemEntry;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Asset {
+    pub(crate) name: String,
+    pub(crate) kind: AssetKind,
+    pub(crate) package: String,
+    pub(crate) repository: Option<DeployValue>,
+}
+
+/// The stacks of one environment.
+#[derive(Debug)]
+pub struct App {
+    pub(crate) properties: AppProperties,
+    pub(crate) stacks: Vec<Stack>,
+    pub(crate) assets: Vec<Asset>,
+    pub(crate) workloads: Vec<Workload>,
+    pub(crate) systems: BTreeMap<String, System>,
+    pub(crate) cluster: Option<DeployValue>,
+    pub(crate) dashboards: BTreeMap<String, String>,
+}
+
+impl App {
+    /// An app without stacks.
+    pub fn new(properties: AppProperties) -> Self {
+        Self {
+            properties,
+            stacks: Vec::new(),
+            assets: Vec::new(),
+            workloads: Vec::new(),
+            systems: BTreeMap::new(),
+            cluster: None,
+            dashboards: BTreeMap::new(),
+        }
+    }
+
+    /// What all stacks share.
+    pub fn properties(&self) -> &AppProperties {
+        &self.properties
+    }
+
+    /// Begins a stack; [`App::add`] makes it part of the app.
+    pub fn stack(&self, id: &str, properties: StackProperties) -> Stack {
+        Stack::new(id, format!("{}-{id}", self.properties.prefix), properties)
+    }
+
+    /// Adds a stack. The order of adding is the order of deploying: a stack may use what an earlier one has.
+    pub fn add(&mut self, stack: Stack) {
+        self.stacks.push(stack);
+    }
+
+    /// Adds something that is built and published before the stacks that use it: `package` is the cargo
+    /// package whose binary it holds, `repository` the registry repository of an image.
+    pub fn asset(&mut self, name: &str, kind: AssetKind, package: &str, repository: Option<DeployValue>) {
+        self.assets.push(Asset { name: name.to_owned(), kind, package: package.to_owned(), repository });
+    }
+
+    /// Adds a workload.
+    pub fn workload(&mut self, workload: Workload) {
+        self.workloads.push(workload);
+    }
+
+    /// Names the Kubernetes cluster on which the workloads run.
+    pub fn cluster(&mut self, name: DeployValue) {
+        self.cluster = Some(name);
+    }
+
+    /// Describes a system.
+    pub fn system(&mut self, name: &str, system: System) {
+        self.systems.insert(name.to_owned(), system);
+    }
+
+    /// Adds a dashboard file.
+    pub fn dashboard(&mut self, file: &str, text: String) {
+        self.dashboards.insert(file.to_owned(), text);
+    }
+
+    /// Renders everything.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong in the construct tree: names used twice, references to a stack that comes later or
+    /// is not there, handles used in the wrong stack.
+    pub fn synth(self) -> Result<Assembly, SynthError> {
+        synth::synth(self)
+    }
+}

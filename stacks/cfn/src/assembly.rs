@@ -1,0 +1,336 @@
+//! The rendered app: templates, manifests and the manifest that wires them together.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    canonical::{to_canonical_bytes, to_canonical_string},
+    stack::Provenance,
+    value::Json,
+};
+
+/// The version of the manifest's format that this crate writes and reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The manifest's file name in an assembly's directory.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// What an assembly holds and how its parts hang together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The environment's name.
+    pub environment: String,
+    /// `aws` or `local`.
+    pub provider: String,
+    /// The account, 12 digits.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// What every stack's name begins with.
+    pub prefix: String,
+    /// SHA-256 over everything else in the assembly.
+    pub digest: String,
+    /// The stacks, producers before consumers.
+    pub stacks: Vec<StackEntry>,
+    /// What is built and published.
+    pub assets: Vec<AssetEntry>,
+    /// What runs in the cluster.
+    pub workloads: Vec<WorkloadEntry>,
+    /// The cluster's name, when there is one.
+    pub cluster: Option<Source>,
+    /// The systems by name.
+    pub systems: BTreeMap<String, SystemEntry>,
+}
+
+impl Manifest {
+    /// Reads the manifest of an assembly directory.
+    ///
+    /// # Errors
+    ///
+    /// When the file is absent, does not parse, or has another schema version.
+    pub fn read(directory: &Path) -> Result<Self, ManifestError> {
+        let path = directory.join(MANIFEST_FILE);
+        let text = fs::read_to_string(&path)
+            .map_err(|source| ManifestError::Unreadable { path: path.clone(), source })?;
+        let json: Json = serde_json::from_str(&text)
+            .map_err(|source| ManifestError::Malformed { path: path.clone(), source })?;
+        let found = json.get("schema_version").and_then(Json::as_u64);
+        if found != Some(u64::from(SCHEMA_VERSION)) {
+            return Err(ManifestError::OtherVersion { path, found });
+        }
+        serde_json::from_value(json).map_err(|source| ManifestError::Malformed { path, source })
+    }
+
+    /// The stack with that id.
+    pub fn stack(&self, id: &str) -> Option<&StackEntry> {
+        self.stacks.iter().find(|stack| stack.id == id)
+    }
+}
+
+/// Why a manifest could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The file cannot be opened.
+    #[error("cannot read {path}: {source}; render the environment first with `cargo xtask synth`", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not a manifest.
+    #[error("{path} is not an assembly manifest: {source}; render it again with `cargo xtask synth`", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where parsing stopped.
+        source: serde_json::Error,
+    },
+    /// The file was written by another version.
+    #[error(
+        "{path} has schema version {found:?}, this program reads {SCHEMA_VERSION}; render it again with `cargo xtask synth`",
+        path = path.display()
+    )]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: Option<u64>,
+    },
+}
+
+/// One stack of an assembly.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackEntry {
+    /// Its id in the app.
+    pub id: String,
+    /// Its name in CloudFormation.
+    pub name: String,
+    /// The template's file, relative to the assembly.
+    pub template: String,
+    /// SHA-256 of the template, keys sorted, without white space.
+    pub template_sha256: String,
+    /// The ids of the stacks that come before it.
+    pub depends_on: Vec<String>,
+    /// What CloudFormation must be told to accept.
+    pub capabilities: Vec<String>,
+    /// Whether the stack is protected against deletion.
+    pub termination_protection: bool,
+    /// The stack's tags.
+    pub tags: BTreeMap<String, String>,
+    /// Where the values of its parameters come from. A parameter with a default may be absent here.
+    pub parameters: Vec<ParameterWiring>,
+}
+
+/// A parameter and where its value comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParameterWiring {
+    /// The parameter's name.
+    pub name: String,
+    /// Where its value comes from.
+    pub source: Source,
+}
+
+/// Where a deploy-time value comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Known when rendered.
+    Literal(String),
+    /// An output of an earlier stack.
+    Output {
+        /// That stack's id.
+        stack: String,
+        /// The output's name.
+        output: String,
+    },
+    /// Looked up through the SDK.
+    Lookup(LookupSource),
+    /// A field of a published asset.
+    Asset {
+        /// The asset's name.
+        name: String,
+        /// `image_uri`, `s3_bucket` or `s3_key`.
+        field: String,
+    },
+}
+
+impl Source {
+    pub(crate) fn asset(name: &str, field: &str) -> Self {
+        Source::Asset { name: name.to_owned(), field: field.to_owned() }
+    }
+}
+
+/// What is looked up through the SDK.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum LookupSource {
+    /// `kafka:GetBootstrapBrokers`.
+    MskBootstrapBrokers {
+        /// `iam`, `tls` or `plaintext`.
+        authentication: String,
+        /// The cluster's ARN.
+        cluster_arn: Box<Source>,
+    },
+}
+
+/// How an asset is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AssetKind {
+    /// A container image.
+    Image,
+    /// A Lambda zip.
+    Zip,
+}
+
+/// Something that is built and published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssetEntry {
+    /// Its name.
+    pub name: String,
+    /// How it is packed.
+    pub kind: AssetKind,
+    /// The cargo package whose binary it holds.
+    pub package: String,
+    /// The repository that an image goes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Source>,
+}
+
+/// A workload of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadEntry {
+    /// The system that it belongs to.
+    pub system: String,
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The manifest's file, relative to the assembly.
+    pub manifest: String,
+    /// What is filled in for `${{ name }}`.
+    pub values: Vec<ParameterWiring>,
+}
+
+/// Where a system's work arrives and who does it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SystemEntry {
+    /// The topic that is consumed.
+    pub topic: String,
+    /// Where its dead letters go.
+    pub dead_letter_topic: String,
+    /// The group that consumes it.
+    pub consumer_group: String,
+    /// How many partitions the topic has.
+    pub partitions: u32,
+    /// The workload that produces.
+    pub producer: String,
+    /// The workload that consumes.
+    pub consumer: String,
+}
+
+/// A rendered app, in memory.
+#[derive(Clone, Debug)]
+pub struct Assembly {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The templates by stack id.
+    pub templates: BTreeMap<String, Json>,
+    /// Text files (Kubernetes manifests, dashboards) by path relative to the assembly.
+    pub files: BTreeMap<String, String>,
+    /// Where each resource comes from, in the order of declaration.
+    pub provenance: Vec<Provenance>,
+}
+
+impl Assembly {
+    /// The template of a stack.
+    pub fn template(&self, stack_id: &str) -> Option<&Json> {
+        self.templates.get(stack_id)
+    }
+
+    /// Writes the assembly below a directory, the manifest last, and removes what an earlier rendering left
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says, with the path.
+    pub fn write(&self, directory: &Path) -> Result<(), WriteError> {
+        let write = |relative: &str, text: &str| -> Result<(), WriteError> {
+            let path = directory.join(relative);
+            let attempt = || -> io::Result<()> {
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+                    return Ok(());
+                }
+                let partial = path.with_extension("partial");
+                fs::write(&partial, text)?;
+                fs::rename(&partial, &path)
+            };
+            attempt().map_err(|source| WriteError { path: path.clone(), source })
+        };
+        let mut kept = vec![MANIFEST_FILE.to_owned()];
+        for stack in &self.manifest.stacks {
+            if let Some(template) = self.templates.get(&stack.id) {
+                write(&stack.template, &to_canonical_string(template))?;
+                kept.push(stack.template.clone());
+            }
+        }
+        for (path, text) in &self.files {
+            write(path, text)?;
+            kept.push(path.clone());
+        }
+        remove_stale(directory, &kept).map_err(|source| WriteError { path: directory.to_owned(), source })?;
+        let manifest = serde_json::to_value(&self.manifest).map_err(|error| WriteError {
+            path: directory.join(MANIFEST_FILE),
+            source: io::Error::other(error),
+        })?;
+        write(MANIFEST_FILE, &to_canonical_string(&manifest))
+    }
+}
+
+/// Files of an earlier rendering that this one does not have. Only what a rendering writes is touched.
+fn remove_stale(directory: &Path, kept: &[String]) -> io::Result<()> {
+    for (folder, suffix) in [("", ".template.json"), ("kubernetes", ".yaml"), ("dashboards", ".json")] {
+        let Ok(entries) = fs::read_dir(directory.join(folder)) else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let relative = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+            if name.ends_with(suffix) && !kept.contains(&relative) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An assembly's file could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {path}: {source}", path = path.display())]
+pub struct WriteError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// SHA-256 as lower-case hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hash by which a template is known: of its bytes without white space, keys sorted.
+pub fn template_sha256(template: &Json) -> String {
+    sha256_hex(&to_canonical_bytes(template))
+}
