@@ -126,6 +126,14 @@ impl<T> Value<T> {
         )
     }
 
+    /// The value when the condition holds, else as if the property had not been set.
+    pub fn when(condition: &Condition, then: impl IntoValue<T>) -> Self
+    where
+        T: Property,
+    {
+        Self::if_(condition, then, Self::no_value())
+    }
+
     /// `Fn::Select`: the element of a list at `index`, from 0.
     pub fn select(index: u32, list: impl IntoValue<Vec<Value<T>>>) -> Self
     where
