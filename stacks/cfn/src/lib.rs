@@ -21,6 +21,7 @@ pub mod assertions;
 mod canonical;
 mod intrinsic;
 mod resource;
+pub mod schema;
 mod scope;
 mod stack;
 mod synth;
