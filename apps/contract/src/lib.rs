@@ -1,1 +1,9 @@
-//! What a workload gets from its stack: names and types of its configuration.
+//! What a workload gets from its stack: the names and types of its configuration, declared once, written by
+//! the stack and read by the app, so that the two cannot disagree. No I/O.
+
+mod environment;
+mod kafka;
+pub mod trades;
+
+pub use environment::{ConfigurationError, Reader, Writer};
+pub use kafka::{KafkaAuthentication, KafkaConfiguration};

@@ -1,0 +1,60 @@
+//! How a workload reaches its Kafka cluster.
+
+use crate::environment::{ConfigurationError, Reader, Writer};
+
+/// How a client proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KafkaAuthentication {
+    /// Not at all, over plaintext: a broker on the same machine.
+    None,
+    /// MSK IAM: TLS with SASL/OAUTHBEARER, the token signed with the workload's AWS credentials (port 9098).
+    MskIam {
+        /// The cluster's region.
+        region: String,
+    },
+}
+
+/// How a workload reaches its Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaConfiguration {
+    /// `host:port` of one or more brokers, separated by commas.
+    pub bootstrap_servers: String,
+    /// How the client proves who it is.
+    pub authentication: KafkaAuthentication,
+}
+
+const BOOTSTRAP_SERVERS: &str = "KAFKA_BOOTSTRAP_SERVERS";
+const AUTHENTICATION: &str = "KAFKA_AUTHENTICATION";
+const REGION: &str = "AWS_REGION";
+
+impl KafkaConfiguration {
+    pub(crate) fn read<F: Fn(&str) -> Option<String>>(
+        reader: &Reader<F>,
+    ) -> Result<Self, ConfigurationError> {
+        let bootstrap_servers = reader.text(BOOTSTRAP_SERVERS, "host:port of the Kafka brokers")?;
+        let authentication = match reader.optional(AUTHENTICATION).as_deref() {
+            None | Some("none") => KafkaAuthentication::None,
+            Some("msk-iam") => {
+                KafkaAuthentication::MskIam { region: reader.text(REGION, "the region of the MSK cluster")? }
+            }
+            Some(other) => {
+                return Err(ConfigurationError::Invalid {
+                    name: AUTHENTICATION,
+                    value: other.to_owned(),
+                    expected: "`none` or `msk-iam`".to_owned(),
+                });
+            }
+        };
+        Ok(Self { bootstrap_servers, authentication })
+    }
+
+    pub(crate) fn write(&self, writer: Writer) -> Writer {
+        let writer = writer.set(BOOTSTRAP_SERVERS, &self.bootstrap_servers);
+        match &self.authentication {
+            KafkaAuthentication::None => writer.set(AUTHENTICATION, "none"),
+            KafkaAuthentication::MskIam { region } => {
+                writer.set(AUTHENTICATION, "msk-iam").set(REGION, region)
+            }
+        }
+    }
+}

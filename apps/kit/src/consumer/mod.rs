@@ -1,0 +1,364 @@
+//! The microbatch consumer: [`lanes`](crate::lanes) and [`processing`](crate::processing) on a Kafka client.
+//!
+//! One thread polls the client and owns the state; batches run as tasks of the runtime. The thread never
+//! stays away from the poll for longer than [`BACKPRESSURE_WAIT`]: under backpressure it pauses the
+//! partitions and goes on polling, so that the group does not take the member for dead.
+
+mod context;
+mod metrics;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use tokio_util::sync::CancellationToken;
+use worker_contract::KafkaConfiguration;
+
+use crate::{
+    batch::{Origin, Record},
+    dead_letters::DeadLetterSink,
+    kafka::{TokenSource, client_config},
+    lanes::{Dispatch, Lanes, Limits},
+    processing::{BatchHandler, Machine, Outcome, ProcessingError, process},
+    retry::RetryPolicy,
+};
+use context::{EngineContext, State};
+pub use metrics::ConsumerMetrics;
+
+/// How long the poll is put off when all lanes are full, before partitions are paused.
+const BACKPRESSURE_WAIT: Duration = Duration::from_millis(100);
+
+/// How long a poll waits when nothing is due.
+const IDLE_POLL: Duration = Duration::from_millis(100);
+
+/// How long a poll waits while batches are in flight: their end frees a lane.
+const BUSY_POLL: Duration = Duration::from_millis(5);
+
+/// Records read in a row before batches are looked after.
+const READ_AHEAD: usize = 512;
+
+/// Commits are at least this far apart, except at a revocation and at the end.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the group waits for a sign of life.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a consumer is told.
+#[derive(Clone, Debug)]
+pub struct ConsumerSettings {
+    /// The cluster.
+    pub kafka: KafkaConfiguration,
+    /// What is read.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+    /// The client's name in the broker's logs.
+    pub client_id: String,
+    /// Bounds of batches.
+    pub limits: Limits,
+    /// How long a batch is tried again.
+    pub retry: RetryPolicy,
+    /// How long a revocation or the end waits for batches in flight; at most half the session timeout for a
+    /// revocation.
+    pub drain_timeout: Duration,
+}
+
+impl ConsumerSettings {
+    /// The client's settings: a new group begins at the earliest record, members share partitions by the
+    /// cooperative-sticky protocol, and only this crate commits.
+    #[must_use]
+    pub fn client_config(&self) -> rdkafka::ClientConfig {
+        let mut config = client_config(&self.kafka, &self.client_id);
+        config
+            .set("group.id", &self.group)
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string())
+            .set("heartbeat.interval.ms", "1000")
+            .set("max.poll.interval.ms", "300000")
+            .set("fetch.min.bytes", "1")
+            .set("fetch.wait.max.ms", "100")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("allow.auto.create.topics", "false")
+            .set("statistics.interval.ms", "1000");
+        config
+    }
+
+    fn revoke_timeout(&self) -> Duration {
+        self.drain_timeout.min(SESSION_TIMEOUT / 2)
+    }
+}
+
+/// Where a consumer is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Reads and processes.
+    Consuming,
+    /// Reads nothing more and waits for the batches in flight.
+    Draining,
+    /// Has committed what is done.
+    Complete,
+}
+
+/// Why a consumer stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumerError {
+    /// The client failed for good.
+    #[error("the Kafka client failed: {0}")]
+    Kafka(#[from] KafkaError),
+    /// A batch failed for good; its records will be read again.
+    #[error("a batch could not be processed and will be read again: {0}")]
+    Batch(#[from] ProcessingError),
+    /// The polling thread could not be started or ended by itself.
+    #[error("the polling thread failed: {0}")]
+    Thread(String),
+}
+
+/// The end of a batch.
+struct Completion {
+    lane: usize,
+    ticket: u64,
+    result: Result<Outcome, ProcessingError>,
+}
+
+/// Consumes until the token is cancelled or something fails for good. Whatever the way out: batches in
+/// flight were waited for (up to the drain timeout), and what is done is committed.
+///
+/// # Errors
+///
+/// See [`ConsumerError`].
+pub async fn run<H: BatchHandler, S: DeadLetterSink>(
+    settings: ConsumerSettings,
+    handler: Arc<H>,
+    sink: Arc<S>,
+    metrics: Arc<ConsumerMetrics>,
+    stop: CancellationToken,
+) -> Result<(), ConsumerError> {
+    let runtime = tokio::runtime::Handle::current();
+    let (done, ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("kafka-poll".to_owned())
+        .spawn(move || {
+            let _ = done.send(poll_loop(&settings, &handler, &sink, &metrics, &stop, &runtime));
+        })
+        .map_err(|error| ConsumerError::Thread(error.to_string()))?;
+    ended.await.map_err(|_| ConsumerError::Thread("it panicked".to_owned()))?
+}
+
+/// A lock that a panic elsewhere does not make unusable: the state is plain data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
+    settings: &ConsumerSettings,
+    handler: &Arc<H>,
+    sink: &Arc<S>,
+    metrics: &Arc<ConsumerMetrics>,
+    stop: &CancellationToken,
+    runtime: &tokio::runtime::Handle,
+) -> Result<(), ConsumerError> {
+    let (sender, completions) = mpsc::channel();
+    let state = State { lanes: Lanes::new(settings.limits), completions, paused: false, failure: None };
+    let context = EngineContext::new(
+        state,
+        TokenSource::new(&settings.kafka, runtime.clone()),
+        metrics.clone(),
+        settings.revoke_timeout(),
+    );
+    let consumer: BaseConsumer<EngineContext> =
+        BaseConsumer::from_config_and_context(&settings.client_config(), context)?;
+    consumer.subscribe(&[&settings.topic])?;
+    let context = consumer.context().clone();
+    let mut committed_at = Instant::now();
+    let mut phase = Phase::Consuming;
+
+    while phase == Phase::Consuming {
+        let now = Instant::now();
+        metrics.polled(now);
+        let (started, wait, full) = {
+            let mut state = lock(&context.state);
+            state.absorb(metrics);
+            let started = state.lanes.dispatch(now);
+            let due = state.lanes.deadline().map(|deadline| deadline.saturating_duration_since(now));
+            let idle = if state.lanes.in_flight() > 0 || !started.is_empty() { BUSY_POLL } else { IDLE_POLL };
+            (started, due.unwrap_or(idle).min(idle), state.lanes.is_full())
+        };
+        for dispatch in started {
+            start(dispatch, settings, handler, sink, metrics, runtime, &sender);
+        }
+        if lock(&context.state).failure.is_some() || stop.is_cancelled() {
+            phase = Phase::Draining;
+            break;
+        }
+        if now.duration_since(committed_at) >= COMMIT_INTERVAL {
+            commit(&consumer, &context, &settings.topic, CommitMode::Async);
+            committed_at = now;
+        }
+        if full {
+            hold_back(&consumer, &context, metrics)?;
+        } else {
+            resume(&consumer, &context)?;
+        }
+        let wait = if full { BUSY_POLL } else { wait };
+        read(&consumer, &context, wait);
+        metrics.progress(lock(&context.state).lanes.assigned());
+    }
+    drain(&consumer, &context, settings, metrics);
+    commit(&consumer, &context, &settings.topic, CommitMode::Sync);
+    let failure = lock(&context.state).failure.take();
+    drop(consumer);
+    tracing::info!(from = ?phase, to = ?Phase::Complete, "consumer ended");
+    failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Starts a batch as a task; whatever happens to it, its end is told.
+fn start<H: BatchHandler, S: DeadLetterSink>(
+    dispatch: Dispatch,
+    settings: &ConsumerSettings,
+    handler: &Arc<H>,
+    sink: &Arc<S>,
+    metrics: &Arc<ConsumerMetrics>,
+    runtime: &tokio::runtime::Handle,
+    sender: &mpsc::Sender<Completion>,
+) {
+    let Dispatch { lane, ticket, batch } = dispatch;
+    let (handler, sink, metrics, sender) = (handler.clone(), sink.clone(), metrics.clone(), sender.clone());
+    let policy = settings.retry;
+    let task = runtime.spawn(async move {
+        let begun = Instant::now();
+        metrics.batch_begun(&batch);
+        let result = process(&batch, &*handler, &*sink, &policy, &Machine, |rejection| {
+            metrics.dead_letter(rejection);
+        })
+        .await;
+        metrics.batch_ended(begun.elapsed(), &result);
+        result
+    });
+    runtime.spawn(async move {
+        let result = task
+            .await
+            .unwrap_or_else(|error| Err(ProcessingError::Fatal(format!("the handler failed: {error}"))));
+        // Nobody listens any more only after the end.
+        let _ = sender.send(Completion { lane, ticket, result });
+    });
+}
+
+/// Reads what is there, waiting only for the first record.
+fn read(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, wait: Duration) {
+    let mut wait = wait;
+    for _ in 0..READ_AHEAD {
+        match consumer.poll(wait) {
+            None => return,
+            Some(Err(error)) => tracing::warn!(%error, "reading failed; the client tries again"),
+            Some(Ok(message)) => {
+                let origin = Origin {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    timestamp_ms: message.timestamp().to_millis(),
+                };
+                let record = Record { origin, key: message.key(), payload: message.payload() };
+                let mut state = lock(&context.state);
+                state.lanes.offer(record, Instant::now());
+                if state.lanes.is_full() {
+                    return;
+                }
+            }
+        }
+        wait = Duration::ZERO;
+    }
+}
+
+/// Waits a moment for a lane; when none comes free, pauses the partitions, so that polling can go on.
+fn hold_back(
+    consumer: &BaseConsumer<EngineContext>,
+    context: &EngineContext,
+    metrics: &ConsumerMetrics,
+) -> Result<(), KafkaError> {
+    let mut state = lock(&context.state);
+    if state.paused {
+        return Ok(());
+    }
+    if state.await_completion(BACKPRESSURE_WAIT, metrics) {
+        return Ok(());
+    }
+    state.paused = true;
+    drop(state);
+    consumer.pause(&consumer.assignment()?)
+}
+
+fn resume(consumer: &BaseConsumer<EngineContext>, context: &EngineContext) -> Result<(), KafkaError> {
+    let mut state = lock(&context.state);
+    if !state.paused {
+        return Ok(());
+    }
+    state.paused = false;
+    drop(state);
+    consumer.resume(&consumer.assignment()?)
+}
+
+/// Commits what is done. A failed commit is noted and tried again later: the group may be between two
+/// generations, and what stays uncommitted is read again.
+fn commit(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, topic: &str, mode: CommitMode) {
+    let offsets = lock(&context.state).lanes.take_commits();
+    if let Err(error) = commit_offsets(consumer, topic, &offsets, mode) {
+        tracing::warn!(%error, "commit failed; tried again later");
+        lock(&context.state).lanes.commit_failed(offsets.iter().map(|(partition, _)| *partition));
+    }
+}
+
+fn commit_offsets(
+    consumer: &BaseConsumer<EngineContext>,
+    topic: &str,
+    offsets: &[(i32, i64)],
+    mode: CommitMode,
+) -> Result<(), KafkaError> {
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (partition, offset) in offsets {
+        list.add_partition_offset(topic, *partition, rdkafka::Offset::Offset(*offset))?;
+    }
+    match consumer.commit(&list, mode) {
+        Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
+        other => other,
+    }
+}
+
+/// Waits for the batches in flight, polling on, so that the group keeps the member meanwhile.
+fn drain(
+    consumer: &BaseConsumer<EngineContext>,
+    context: &EngineContext,
+    settings: &ConsumerSettings,
+    metrics: &ConsumerMetrics,
+) {
+    let deadline = Instant::now() + settings.drain_timeout;
+    if let Ok(assignment) = consumer.assignment()
+        && let Err(error) = consumer.pause(&assignment)
+    {
+        tracing::warn!(%error, "pausing failed");
+    }
+    while Instant::now() < deadline {
+        {
+            let mut state = lock(&context.state);
+            state.absorb(metrics);
+            if state.lanes.in_flight() == 0 {
+                return;
+            }
+        }
+        // A record that still comes in is left to the next owner of its partition.
+        drop(consumer.poll(BUSY_POLL));
+        metrics.polled(Instant::now());
+    }
+    tracing::warn!("batches in flight were given up after the drain timeout; they will be read again");
+}

@@ -1,0 +1,456 @@
+//! The microbatch core: which records go together, which batch may run, which offsets may be committed.
+//!
+//! A lane takes the records of some partitions, makes batches of them and runs one batch at a time. So the
+//! records of a partition, and with them those of a key, are processed in order, while as many batches are in
+//! flight as there are lanes. An offset is committed only when its record and all before it in the partition
+//! are done. Nothing here reads a clock or does I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::batch::{Batch, Record};
+
+/// What bounds a batch, and how many are held.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Records in a batch, at most.
+    pub records: usize,
+    /// Payload and key bytes in a batch, at most; a larger record is a batch of its own.
+    pub bytes: usize,
+    /// How long a batch waits for more, from its first record on.
+    pub timeout: Duration,
+    /// Batches in flight, at most: the number of lanes.
+    pub in_flight: usize,
+    /// Full batches that wait in a lane before it takes no more.
+    pub waiting: usize,
+}
+
+/// A batch with what it takes to account for it.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// The lane that it occupies.
+    pub lane: usize,
+    /// Tells this batch from later ones of the lane.
+    pub ticket: u64,
+    /// The records.
+    pub batch: Batch,
+}
+
+#[derive(Debug)]
+struct Open {
+    batch: Batch,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    ticket: u64,
+    /// Partition -> (first offset, next offset, timestamp of the last record in ms).
+    covers: BTreeMap<i32, (i64, i64, Option<i64>)>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    open: Option<Open>,
+    ready: VecDeque<Batch>,
+    in_flight: Option<InFlight>,
+}
+
+/// What is known of an assigned partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The offset after the last record that is done.
+    pub next_offset: Option<i64>,
+    /// The timestamp of that record, in ms since the epoch.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// All lanes of a consumer, and the offsets of its partitions.
+#[derive(Debug)]
+pub struct Lanes {
+    limits: Limits,
+    lanes: Vec<Lane>,
+    assigned: BTreeMap<i32, Progress>,
+    uncommitted: BTreeSet<i32>,
+    tickets: u64,
+}
+
+impl Lanes {
+    /// Lanes without records.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let lanes = (0..limits.in_flight.max(1)).map(|_| Lane::default()).collect();
+        Self { limits, lanes, assigned: BTreeMap::new(), uncommitted: BTreeSet::new(), tickets: 0 }
+    }
+
+    /// Takes partitions over.
+    pub fn assign(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.assigned.entry(*partition).or_default();
+        }
+    }
+
+    /// The partitions and how far each is done.
+    #[must_use]
+    pub fn assigned(&self) -> &BTreeMap<i32, Progress> {
+        &self.assigned
+    }
+
+    fn lane_of(&self, partition: i32) -> usize {
+        usize::try_from(partition).unwrap_or(0) % self.lanes.len()
+    }
+
+    /// Takes a record. A record of a partition that is not assigned is left out: its new owner reads it.
+    pub fn offer(&mut self, record: Record<'_>, now: Instant) {
+        if !self.assigned.contains_key(&record.origin.partition) {
+            return;
+        }
+        let limits = self.limits;
+        let index = self.lane_of(record.origin.partition);
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let size = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
+        if lane.open.as_ref().is_some_and(|open| open.batch.bytes() + size > limits.bytes) {
+            lane.close();
+        }
+        let open =
+            lane.open.get_or_insert_with(|| Open { batch: Batch::default(), deadline: now + limits.timeout });
+        open.batch.push(record);
+        if open.batch.len() >= limits.records || open.batch.bytes() >= limits.bytes {
+            lane.close();
+        }
+    }
+
+    /// Whether some lane holds all that it may: reading on would buffer without bound.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.ready.len() >= self.limits.waiting.max(1))
+    }
+
+    /// When the oldest open batch is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| lane.open.as_ref().map(|open| open.deadline)).min()
+    }
+
+    /// How many batches are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.in_flight.is_some()).count()
+    }
+
+    /// The batches that may start now.
+    pub fn dispatch(&mut self, now: Instant) -> Vec<Dispatch> {
+        let mut started = Vec::new();
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.open.as_ref().is_some_and(|open| open.deadline <= now) {
+                lane.close();
+            }
+            if lane.in_flight.is_some() {
+                continue;
+            }
+            let Some(batch) = lane.ready.pop_front() else { continue };
+            self.tickets += 1;
+            let mut covers = BTreeMap::new();
+            for origin in batch.origins() {
+                covers
+                    .entry(origin.partition)
+                    .and_modify(|(_, next, timestamp)| {
+                        *next = origin.offset + 1;
+                        *timestamp = origin.timestamp_ms;
+                    })
+                    .or_insert((origin.offset, origin.offset + 1, origin.timestamp_ms));
+            }
+            lane.in_flight = Some(InFlight { ticket: self.tickets, covers });
+            started.push(Dispatch { lane: index, ticket: self.tickets, batch });
+        }
+        started
+    }
+
+    /// Accounts for a batch whose effects are there. One that was given up in the meantime counts for
+    /// nothing.
+    pub fn complete(&mut self, lane: usize, ticket: u64) {
+        let Some(occupied) = self.lanes.get_mut(lane) else { return };
+        if occupied.in_flight.as_ref().is_none_or(|in_flight| in_flight.ticket != ticket) {
+            return;
+        }
+        let Some(done) = occupied.in_flight.take() else { return };
+        for (partition, (_, next, timestamp_ms)) in done.covers {
+            if let Some(progress) = self.assigned.get_mut(&partition) {
+                *progress = Progress { next_offset: Some(next), timestamp_ms };
+                self.uncommitted.insert(partition);
+            }
+        }
+    }
+
+    /// The offsets to commit, each the next to be read, and forgets that they are to be committed.
+    pub fn take_commits(&mut self) -> Vec<(i32, i64)> {
+        std::mem::take(&mut self.uncommitted)
+            .into_iter()
+            .filter_map(|partition| Some((partition, self.assigned.get(&partition)?.next_offset?)))
+            .collect()
+    }
+
+    /// Puts offsets back whose commit failed, for the next try.
+    pub fn commit_failed(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        self.uncommitted
+            .extend(partitions.into_iter().filter(|partition| self.assigned.contains_key(partition)));
+    }
+
+    /// Begins to give partitions up: what has not started is dropped. Whether batches in flight still hold
+    /// some of them.
+    pub fn begin_revoke(&mut self, partitions: &[i32]) -> bool {
+        for lane in &mut self.lanes {
+            if let Some(open) = &mut lane.open {
+                open.batch.drop_partitions(partitions);
+            }
+            lane.open.take_if(|open| open.batch.is_empty());
+            for batch in &mut lane.ready {
+                batch.drop_partitions(partitions);
+            }
+            lane.ready.retain(|batch| !batch.is_empty());
+        }
+        self.holds(partitions)
+    }
+
+    /// Whether batches in flight hold records of these partitions.
+    #[must_use]
+    pub fn holds(&self, partitions: &[i32]) -> bool {
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.in_flight.as_ref())
+            .any(|in_flight| partitions.iter().any(|partition| in_flight.covers.contains_key(partition)))
+    }
+
+    /// Gives partitions up. A batch in flight that holds some of them will not count for them.
+    pub fn finish_revoke(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            self.assigned.remove(partition);
+            self.uncommitted.remove(partition);
+        }
+        for lane in &mut self.lanes {
+            if let Some(in_flight) = &mut lane.in_flight {
+                in_flight.covers.retain(|partition, _| !partitions.contains(partition));
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn close(&mut self) {
+        if let Some(open) = self.open.take().filter(|open| !open.batch.is_empty()) {
+            self.ready.push_back(open.batch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Origin;
+    use proptest::prelude::*;
+
+    fn limits(records: usize, in_flight: usize) -> Limits {
+        Limits { records, bytes: 1 << 20, timeout: Duration::from_millis(100), in_flight, waiting: 2 }
+    }
+
+    fn record(partition: i32, offset: i64) -> Record<'static> {
+        Record {
+            origin: Origin { partition, offset, timestamp_ms: Some(offset) },
+            key: None,
+            payload: Some(b"12345"),
+        }
+    }
+
+    #[test]
+    fn the_timer_runs_from_the_first_record_of_a_batch() {
+        let start = Instant::now();
+        let mut lanes = Lanes::new(limits(100, 1));
+        lanes.assign(&[0]);
+        // A long time after the last batch, a lone record still waits no longer than its own timeout.
+        let arrival = start + Duration::from_secs(60);
+        lanes.offer(record(0, 7), arrival);
+        assert_eq!(lanes.deadline(), Some(arrival + Duration::from_millis(100)));
+        assert!(lanes.dispatch(arrival + Duration::from_millis(99)).is_empty());
+        lanes.offer(record(0, 8), arrival + Duration::from_millis(99));
+        let started = lanes.dispatch(arrival + Duration::from_millis(100));
+        assert_eq!(started[0].batch.len(), 2);
+    }
+
+    #[test]
+    fn bytes_bound_a_batch_and_a_large_record_stands_alone() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(Limits { bytes: 10, waiting: 10, ..limits(100, 1) });
+        lanes.assign(&[0]);
+        lanes.offer(record(0, 0), now);
+        let large = [0u8; 64];
+        let origin = Origin { partition: 0, offset: 1, timestamp_ms: None };
+        lanes.offer(Record { origin, key: None, payload: Some(&large) }, now);
+        lanes.offer(record(0, 2), now);
+        lanes.offer(record(0, 3), now);
+        let mut sizes = Vec::new();
+        while let Some(dispatch) = lanes.dispatch(now).pop() {
+            sizes.push(dispatch.batch.len());
+            lanes.complete(dispatch.lane, dispatch.ticket);
+        }
+        assert_eq!(sizes, [1, 1, 2]);
+    }
+
+    #[test]
+    fn a_revoked_partition_is_drained_then_given_up() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(limits(2, 1));
+        lanes.assign(&[0, 1]);
+        for offset in 0..2 {
+            lanes.offer(record(0, offset), now);
+        }
+        let dispatch = lanes.dispatch(now).remove(0);
+        lanes.offer(record(0, 2), now);
+        lanes.offer(record(1, 0), now);
+        assert!(lanes.begin_revoke(&[0]), "the batch in flight holds partition 0");
+        lanes.complete(dispatch.lane, dispatch.ticket);
+        assert!(!lanes.holds(&[0]));
+        assert_eq!(lanes.take_commits(), [(0, 2)]);
+        lanes.finish_revoke(&[0]);
+        lanes.offer(record(0, 3), now);
+        let rest = lanes.dispatch(now + Duration::from_secs(1)).remove(0);
+        assert_eq!(rest.batch.origins().map(|origin| origin.partition).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_lost_partition_is_never_committed() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(limits(1, 1));
+        lanes.assign(&[0]);
+        lanes.offer(record(0, 0), now);
+        let dispatch = lanes.dispatch(now).remove(0);
+        lanes.begin_revoke(&[0]);
+        lanes.finish_revoke(&[0]);
+        // Assigned again before the old batch ends: its end says nothing about the new assignment.
+        lanes.assign(&[0]);
+        lanes.complete(dispatch.lane, dispatch.ticket);
+        assert!(lanes.take_commits().is_empty());
+    }
+
+    #[test]
+    fn a_failed_commit_is_tried_again() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(limits(1, 1));
+        lanes.assign(&[3]);
+        lanes.offer(record(3, 9), now);
+        let dispatch = lanes.dispatch(now).remove(0);
+        lanes.complete(dispatch.lane, dispatch.ticket);
+        assert_eq!(lanes.take_commits(), [(3, 10)]);
+        assert!(lanes.take_commits().is_empty());
+        lanes.commit_failed([3, 4]);
+        assert_eq!(lanes.take_commits(), [(3, 10)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Read(i32),
+        Wait(u64),
+        Dispatch,
+        Complete(usize),
+        Commit,
+        Revoke(i32),
+        Assign(i32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0..4i32).prop_map(Step::Read),
+            2 => (1..200u64).prop_map(Step::Wait),
+            4 => Just(Step::Dispatch),
+            4 => (0..4usize).prop_map(Step::Complete),
+            2 => Just(Step::Commit),
+            1 => (0..4i32).prop_map(Step::Revoke),
+            1 => (0..4i32).prop_map(Step::Assign),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens: a partition's records are processed in order, one batch at a time, never more
+        /// batches than allowed; a batch keeps its bounds; and a committed offset has all records before it
+        /// processed.
+        #[test]
+        fn order_bounds_and_commits_hold(steps in proptest::collection::vec(step(), 1..300), in_flight in 1usize..4) {
+            let mut now = Instant::now();
+            let mut lanes = Lanes::new(limits(5, in_flight));
+            lanes.assign(&[0, 1, 2, 3]);
+            // The broker's side: the next offset to read, and what the group has committed.
+            let mut position = BTreeMap::from([(0, 0i64), (1, 0), (2, 0), (3, 0)]);
+            let mut committed = BTreeMap::from([(0, 0i64), (1, 0), (2, 0), (3, 0)]);
+            let mut processed: BTreeMap<i32, BTreeSet<i64>> = BTreeMap::new();
+            let mut running: Vec<Dispatch> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Read(partition) => {
+                        if lanes.assigned().contains_key(&partition) && !lanes.is_full() {
+                            let offset = position[&partition];
+                            lanes.offer(record(partition, offset), now);
+                            position.insert(partition, offset + 1);
+                        }
+                    }
+                    Step::Wait(milliseconds) => now += Duration::from_millis(milliseconds),
+                    Step::Dispatch => {
+                        for dispatch in lanes.dispatch(now) {
+                            prop_assert!(dispatch.batch.len() <= 5 && !dispatch.batch.is_empty());
+                            for other in &running {
+                                let busy: BTreeSet<i32> = other.batch.origins().map(|o| o.partition).collect();
+                                prop_assert!(dispatch.batch.origins().all(|o| !busy.contains(&o.partition)));
+                            }
+                            running.push(dispatch);
+                        }
+                        prop_assert!(lanes.in_flight() <= in_flight);
+                    }
+                    Step::Complete(index) => {
+                        if !running.is_empty() {
+                            let dispatch = running.remove(index % running.len());
+                            let mut last: BTreeMap<i32, i64> = BTreeMap::new();
+                            for origin in dispatch.batch.origins() {
+                                if let Some(before) = last.insert(origin.partition, origin.offset) {
+                                    prop_assert_eq!(before + 1, origin.offset);
+                                }
+                                processed.entry(origin.partition).or_default().insert(origin.offset);
+                            }
+                            lanes.complete(dispatch.lane, dispatch.ticket);
+                        }
+                    }
+                    Step::Commit => {
+                        for (partition, next) in lanes.take_commits() {
+                            let done = processed.get(&partition).cloned().unwrap_or_default();
+                            prop_assert!((0..next).all(|offset| done.contains(&offset)), "{partition} {next}");
+                            prop_assert!(next >= committed[&partition]);
+                            committed.insert(partition, next);
+                        }
+                    }
+                    Step::Revoke(partition) => {
+                        if lanes.assigned().contains_key(&partition) {
+                            lanes.begin_revoke(&[partition]);
+                            while let Some(at) = running.iter().position(|d| d.batch.origins().any(|o| o.partition == partition)) {
+                                let dispatch = running.remove(at);
+                                for origin in dispatch.batch.origins() {
+                                    processed.entry(origin.partition).or_default().insert(origin.offset);
+                                }
+                                lanes.complete(dispatch.lane, dispatch.ticket);
+                            }
+                            prop_assert!(!lanes.holds(&[partition]));
+                            for (partition, next) in lanes.take_commits() {
+                                committed.insert(partition, next);
+                            }
+                            lanes.finish_revoke(&[partition]);
+                        }
+                    }
+                    Step::Assign(partition) => {
+                        if !lanes.assigned().contains_key(&partition) {
+                            lanes.assign(&[partition]);
+                            position.insert(partition, committed[&partition]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
