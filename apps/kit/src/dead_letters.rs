@@ -85,10 +85,7 @@ impl DeadLetterSink for DeadLetterTopic {
         let origin = record.origin;
         let timestamp = origin.timestamp_ms.map(|timestamp| timestamp.to_string()).unwrap_or_default();
         let payload_bytes = record.payload.map(<[u8]>::len);
-        let mut error = rejection.error.as_str();
-        while error.len() > ERROR_BYTES_MAX {
-            error = error.char_indices().next_back().map_or("", |(at, _)| &error[..at.min(ERROR_BYTES_MAX)]);
-        }
+        let error = &rejection.error[..rejection.error.floor_char_boundary(ERROR_BYTES_MAX)];
         let mut headers = OwnedHeaders::new();
         for (key, value) in [
             ("source_topic", self.source_topic.as_str()),

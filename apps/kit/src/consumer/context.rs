@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) completions: mpsc::Receiver<Completion>,
     pub(super) paused: bool,
     pub(super) failure: Option<ProcessingError>,
+    /// Lanes that a failed batch keeps occupied.
+    pub(super) failed: usize,
 }
 
 impl State {
@@ -51,6 +53,7 @@ impl State {
             // Its lane stays occupied: nothing of those partitions may be processed past the failure.
             Err(error) => {
                 tracing::error!(%error, "a batch failed");
+                self.failed += 1;
                 self.failure.get_or_insert(error);
             }
         }

@@ -168,7 +168,8 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
     runtime: &tokio::runtime::Handle,
 ) -> Result<(), ConsumerError> {
     let (sender, completions) = mpsc::channel();
-    let state = State { lanes: Lanes::new(settings.limits), completions, paused: false, failure: None };
+    let state =
+        State { lanes: Lanes::new(settings.limits), completions, paused: false, failure: None, failed: 0 };
     let context = EngineContext::new(
         state,
         TokenSource::new(&settings.kafka, runtime.clone()),
@@ -352,7 +353,7 @@ fn drain(
         {
             let mut state = lock(&context.state);
             state.absorb(metrics);
-            if state.lanes.in_flight() == 0 {
+            if state.lanes.in_flight() <= state.failed {
                 return;
             }
         }
