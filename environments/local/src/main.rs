@@ -1,3 +1,175 @@
-//! The machine-local stand-ins for AWS, and the supervisor of local workloads.
+//! The local environment's command line; `cargo xtask` calls it.
 
-fn main() {}
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use local_environment::{control, install, kafka, lag, layout::Layout, lifecycle, manifest, supervisor};
+
+/// Runs the stand-ins for AWS on this machine: a real Kafka broker, an AWS API emulator, and the workloads as
+/// processes. Everything lies below one directory and listens on loopback alone.
+#[derive(Parser)]
+#[command(name = "local-environment")]
+struct Cli {
+    /// The environment's directory.
+    #[arg(long, default_value = "target/local")]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing: the emulator's Python packages and the broker.
+    Install,
+    /// Install what is missing and start what does not run; prints the state as JSON.
+    Up,
+    /// Make the running workloads those of the manifests and wait until they are ready.
+    Apply {
+        /// The directory with resolved `*.yaml`.
+        #[arg(long)]
+        manifests: PathBuf,
+        /// The directory with the workloads' binaries.
+        #[arg(long)]
+        binaries: PathBuf,
+        /// How long to wait.
+        #[arg(long, default_value_t = 60)]
+        timeout_seconds: u64,
+    },
+    /// Change the number of a workload's processes and wait until they are ready.
+    Scale {
+        /// The workload.
+        name: String,
+        /// How many.
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=100))]
+        replicas: u32,
+    },
+    /// What runs, as JSON.
+    Status,
+    /// How far a consumer group is behind, as JSON.
+    Lag {
+        /// The topic.
+        #[arg(long)]
+        topic: String,
+        /// The consumer group.
+        #[arg(long)]
+        group: String,
+    },
+    /// The log of a part (kafka, aws, supervisor) or a workload.
+    Logs {
+        /// Whose.
+        name: String,
+        /// Go on as it grows.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Which CloudFormation types are exercised here and which only recorded, as JSON.
+    ResourceTypes,
+    /// Stop everything that was started.
+    Down,
+    /// Run a private broker in the foreground: prints one JSON line, then becomes the broker.
+    Kafka {
+        /// Its data; a later run goes on with it.
+        #[arg(long)]
+        directory: PathBuf,
+        /// Its port.
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Supervise (started by `up`).
+    #[command(hide = true)]
+    Supervise,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let layout = Layout::new(&cli.root).with_context(|| format!("cannot make {}", cli.root.display()))?;
+    match cli.command {
+        Command::Install => install::install(&layout).map(drop),
+        Command::Up => print(&lifecycle::up(&layout)?),
+        Command::Apply { manifests, binaries, timeout_seconds } => {
+            let workloads = manifest::read_directory(&manifests)?;
+            print(&lifecycle::apply(&layout, workloads, &binaries, Duration::from_secs(timeout_seconds))?)
+        }
+        Command::Scale { name, replicas } => {
+            control::ask(&layout, &control::Request::Scale { name, replicas })?;
+            print(&lifecycle::wait_ready(&layout, Duration::from_secs(60))?)
+        }
+        Command::Status => print(&control::status(&layout)?),
+        Command::Lag { topic, group } => {
+            let state = control::State::read(&layout).context("the local environment does not run")?;
+            print(&lag::lag(&state.kafka.bootstrap_servers, &topic, &group)?)
+        }
+        Command::Logs { name, follow } => logs(&layout, &name, follow),
+        Command::ResourceTypes => resource_types(&layout),
+        Command::Down => lifecycle::down(&layout),
+        Command::Kafka { directory, port } => private_broker(&layout, &directory, port),
+        Command::Supervise => supervisor::run(&layout),
+    }
+}
+
+fn print(value: &impl serde::Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(())
+}
+
+fn logs(layout: &Layout, name: &str, follow: bool) -> Result<()> {
+    let files = lifecycle::logs_of(layout, name)?;
+    let Some((newest, older)) = files.split_last() else {
+        anyhow::bail!("there is no log of `{name}` in {}", layout.root().join("logs").display())
+    };
+    let mut out = std::io::stdout().lock();
+    for path in older {
+        std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;
+    }
+    let mut reader = BufReader::new(std::fs::File::open(newest)?);
+    loop {
+        let mut line = Vec::new();
+        if reader.read_until(b'\n', &mut line)? > 0 {
+            out.write_all(&line)?;
+        } else if follow {
+            out.flush()?;
+            std::thread::sleep(Duration::from_millis(200));
+        } else {
+            return Ok(());
+        }
+    }
+}
+
+fn resource_types(layout: &Layout) -> Result<()> {
+    install::install(layout)?;
+    let output = std::process::Command::new(install::emulator_python(layout))
+        .arg(install::emulator_script(layout)?)
+        .arg("--resource-types")
+        .output()?;
+    anyhow::ensure!(
+        output.status.success(),
+        "the emulator does not say: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    std::io::stdout().write_all(&output.stdout)?;
+    Ok(())
+}
+
+/// Becomes the broker, so that a signal to this process is one to the broker.
+fn private_broker(layout: &Layout, directory: &std::path::Path, port: Option<u16>) -> Result<()> {
+    let broker = install::install(layout)?;
+    let directory = kafka::private_directory(directory)?;
+    let ports = kafka::Ports::free(port, None)?;
+    anyhow::ensure!(port.is_none_or(|port| port == ports.broker), "the port {} is taken", port.unwrap_or(0));
+    let Some(mut command) = kafka::command(layout, &broker, &directory, ports)? else {
+        anyhow::bail!("KAFKA_BOOTSTRAP_SERVERS names a broker; unset it to run one here")
+    };
+    print(&serde_json::json!({
+        "bootstrap_servers": ports.bootstrap_servers(),
+        "implementation": broker.implementation(),
+        "pid": std::process::id(),
+    }))?;
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("broker.log"))?;
+    Err(command.stdout(log.try_clone()?).stderr(log).exec()).context("the broker cannot be started")
+}

@@ -1,0 +1,75 @@
+//! Where the local environment keeps its things: all below one directory.
+
+use std::path::{Path, PathBuf};
+
+/// The directory of the local environment, `target/local` unless told otherwise.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Below `root`, made absolute.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be made.
+    pub fn new(root: &Path) -> std::io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        Ok(Self { root: root.canonicalize()? })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What runs, for others to read.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.root.join("state.json")
+    }
+
+    /// Held by whoever starts or stops the environment.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// One log a process.
+    #[must_use]
+    pub fn log_file(&self, process: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{process}.log"))
+    }
+
+    /// The Python environment of the emulator.
+    #[must_use]
+    pub fn python(&self) -> PathBuf {
+        self.root.join("python")
+    }
+
+    /// The broker's jars.
+    #[must_use]
+    pub fn kafka_libraries(&self) -> PathBuf {
+        self.root.join("kafka-libraries")
+    }
+
+    /// The broker's data.
+    #[must_use]
+    pub fn kafka_data(&self) -> PathBuf {
+        self.root.join("kafka")
+    }
+
+    /// Programs installed as tools.
+    #[must_use]
+    pub fn tools(&self) -> PathBuf {
+        self.root.join("tools")
+    }
+
+    /// The workers' binaries that run, by content.
+    #[must_use]
+    pub fn binaries(&self) -> PathBuf {
+        self.root.join("binaries")
+    }
+}

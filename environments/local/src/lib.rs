@@ -1,0 +1,12 @@
+//! The machine-local stand-ins for AWS, and the supervisor of local workloads.
+
+pub mod control;
+pub mod install;
+pub mod kafka;
+pub mod lag;
+pub mod layout;
+pub mod lifecycle;
+pub mod manifest;
+pub mod process;
+pub mod supervised;
+pub mod supervisor;

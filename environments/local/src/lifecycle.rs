@@ -1,0 +1,195 @@
+//! Starting and stopping the environment from outside.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    control::{self, Request, State, Status},
+    install,
+    layout::Layout,
+    manifest::Workload,
+    process::wait_until,
+};
+
+/// How long the parts may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long everything may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One at a time starts or stops; held until dropped.
+fn lock(layout: &Layout) -> Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(layout.lock_file())?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting for another command that starts or stops the local environment");
+        file.lock()?;
+    }
+    Ok(file)
+}
+
+/// Installs what is missing and starts what does not run. What runs already is left alone.
+///
+/// # Errors
+///
+/// What did not start, with the end of its log.
+pub fn up(layout: &Layout) -> Result<State> {
+    let _lock = lock(layout)?;
+    install::install(layout)?;
+    if !control::is_running(layout) {
+        clean_up(layout)?;
+        start_supervisor(layout)?;
+    }
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let status = control::status(layout);
+        if status.as_ref().is_ok_and(Status::parts_run)
+            && let Some(state) = State::read(layout)
+        {
+            return Ok(state);
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "the local environment did not start within {} s; its logs are in {}:\n{}",
+                START_TIMEOUT.as_secs(),
+                layout.root().join("logs").display(),
+                ["supervisor", "kafka", "aws"].map(|name| tail(layout, name)).join("\n")
+            );
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn start_supervisor(layout: &Layout) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    let path = layout.log_file("supervisor");
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let child = Command::new(std::env::current_exe()?)
+        .arg("--root")
+        .arg(layout.root())
+        .arg("supervise")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .context("cannot start the supervisor")?;
+    // It outlives this process; its end is seen by its silence.
+    drop(child);
+    wait_until(Duration::from_secs(10), || control::is_running(layout));
+    Ok(())
+}
+
+/// Ends what a supervisor that was killed has left behind.
+fn clean_up(layout: &Layout) -> Result<()> {
+    let Some(state) = State::read(layout) else { return Ok(()) };
+    for (name, identity) in state.processes.iter().chain([(&"supervisor".to_owned(), &state.supervisor)]) {
+        if identity.is_alive() {
+            eprintln!("ending {name}, left behind by a supervisor that was killed");
+            identity.stop(Duration::from_secs(10)).with_context(|| format!("{name} cannot be ended"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Stops everything that was started. Nothing to stop is no error.
+///
+/// # Errors
+///
+/// When something does not end.
+pub fn down(layout: &Layout) -> Result<()> {
+    let _lock = lock(layout)?;
+    let state = State::read(layout);
+    if control::ask(layout, &Request::Down).is_ok() {
+        let gone = || state.as_ref().is_none_or(|state| !state.supervisor.is_alive());
+        wait_until(STOP_TIMEOUT, gone);
+    }
+    clean_up(layout)?;
+    let _ = fs::remove_file(layout.state_file());
+    // Records and offsets go with the environment: the next one begins anew, as a new cluster would.
+    match fs::remove_dir_all(layout.kafka_data()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", layout.kafka_data().display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the running workloads those wanted and waits until all are ready.
+///
+/// # Errors
+///
+/// What did not become ready in time, with the end of its log.
+pub fn apply(
+    layout: &Layout,
+    workloads: Vec<Workload>,
+    binaries: &std::path::Path,
+    timeout: Duration,
+) -> Result<Status> {
+    control::ask(layout, &Request::Apply { workloads, binaries: binaries.canonicalize()? })?;
+    wait_ready(layout, timeout)
+}
+
+/// Waits until every workload has as many ready processes as it should.
+///
+/// # Errors
+///
+/// What did not become ready in time, with the end of its log.
+pub fn wait_ready(layout: &Layout, timeout: Duration) -> Result<Status> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let status = control::status(layout)?;
+        let waiting: Vec<&str> = status
+            .workloads
+            .iter()
+            .filter(|workload| workload.replicas.ready < workload.replicas.desired)
+            .map(|workload| workload.name.as_str())
+            .collect();
+        if waiting.is_empty() {
+            return Ok(status);
+        }
+        if Instant::now() >= deadline {
+            let logs: Vec<String> = waiting.iter().map(|name| tail(layout, name)).collect();
+            bail!("not ready within {} s: {}\n{}", timeout.as_secs(), waiting.join(", "), logs.join("\n"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The log files of a process, or of all replicas of a workload, newest last.
+///
+/// # Errors
+///
+/// When the directory cannot be read.
+pub fn logs_of(layout: &Layout, name: &str) -> Result<Vec<std::path::PathBuf>> {
+    let directory = layout.root().join("logs");
+    let mut found = Vec::new();
+    for entry in
+        fs::read_dir(&directory).with_context(|| format!("there are no logs in {}", directory.display()))?
+    {
+        let path = entry?.path();
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let replica = stem.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        if stem == name || replica.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit())) {
+            found.push((fs::metadata(&path)?.modified()?, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The last lines of a process's newest log.
+fn tail(layout: &Layout, name: &str) -> String {
+    let newest = logs_of(layout, name).ok().and_then(|mut logs| logs.pop());
+    let text = newest.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join("\n");
+    format!("--- {name}:\n{end}")
+}

@@ -1,0 +1,177 @@
+//! The subset of Kubernetes manifests that runs locally.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+/// Kinds that mean nothing on one machine and are let through.
+const PASSED_OVER: [&str; 4] = ["Namespace", "PodDisruptionBudget", "Service", "ServiceAccount"];
+
+/// A workload to run as processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Workload {
+    /// The Deployment's name.
+    pub name: String,
+    /// Processes to run.
+    pub replicas: u32,
+    /// The binary's name, from the image `local/NAME@sha256:DIGEST`.
+    pub binary: String,
+    /// The binary's SHA-256.
+    pub digest: String,
+    /// Variables.
+    pub environment: BTreeMap<String, String>,
+    /// Variables that get the pod's name.
+    pub pod_name_variables: Vec<String>,
+    /// The path of the readiness probe.
+    pub readiness_path: Option<String>,
+    /// Seconds between SIGTERM and SIGKILL.
+    pub grace_seconds: u64,
+}
+
+impl Workload {
+    /// Whether two differ in no more than the number of replicas.
+    #[must_use]
+    pub fn same_pod(&self, other: &Self) -> bool {
+        Self { replicas: 0, ..self.clone() } == Self { replicas: 0, ..other.clone() }
+    }
+}
+
+/// The workloads of all `*.yaml` files in a directory.
+///
+/// # Errors
+///
+/// When a file cannot be read, or asks for something that cannot be had locally; with file and place.
+pub fn read_directory(directory: &Path) -> Result<Vec<Workload>> {
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    let mut workloads = Vec::new();
+    for file in files {
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        workloads.extend(parse(&text).with_context(|| file.display().to_string())?);
+    }
+    Ok(workloads)
+}
+
+/// The workloads of a manifest.
+///
+/// # Errors
+///
+/// When it is no YAML, or asks for something that cannot be had locally.
+pub fn parse(text: &str) -> Result<Vec<Workload>> {
+    let mut workloads = Vec::new();
+    for document in serde_yaml_ng::Deserializer::from_str(text) {
+        let document = Json::deserialize(document).context("not YAML")?;
+        if document.is_null() {
+            continue;
+        }
+        let kind = document.get("kind").and_then(Json::as_str).unwrap_or_default();
+        match kind {
+            "Deployment" => {
+                let name = text_at(&document, "/metadata/name").unwrap_or_default();
+                workloads.push(deployment(&document).with_context(|| format!("Deployment {name}"))?);
+            }
+            kind if PASSED_OVER.contains(&kind) => {}
+            other => bail!(
+                "the kind `{other}` cannot be run locally; known are Deployment and, passed over, {}",
+                PASSED_OVER.join(", ")
+            ),
+        }
+    }
+    Ok(workloads)
+}
+
+fn deployment(document: &Json) -> Result<Workload> {
+    let name = text_at(document, "/metadata/name").context("metadata.name is missing")?.to_owned();
+    let spec = document.pointer("/spec/template/spec").context("spec.template.spec is missing")?;
+    let containers = spec.get("containers").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let [container] = containers else { bail!("{} containers; one is run locally", containers.len()) };
+    let image = text_at(container, "/image").context("the container has no image")?;
+    let (binary, digest) = image
+        .strip_prefix("local/")
+        .and_then(|rest| rest.split_once("@sha256:"))
+        .filter(|(binary, digest)| {
+            is_name(binary) && digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit())
+        })
+        .with_context(|| format!("the image is `{image}`, not local/NAME@sha256:DIGEST"))?;
+    let mut environment = BTreeMap::new();
+    let mut pod_name_variables = Vec::new();
+    for variable in container.get("env").and_then(Json::as_array).into_iter().flatten() {
+        let variable_name = text_at(variable, "/name").context("a variable has no name")?.to_owned();
+        match (text_at(variable, "/value"), text_at(variable, "/valueFrom/fieldRef/fieldPath")) {
+            (Some(value), _) => {
+                environment.insert(variable_name, value.to_owned());
+            }
+            (None, Some("metadata.name")) => pod_name_variables.push(variable_name),
+            (None, _) => bail!("the variable {variable_name} has no value that can be had locally"),
+        }
+    }
+    let replicas = document.pointer("/spec/replicas").and_then(Json::as_u64).unwrap_or(1);
+    Ok(Workload {
+        name,
+        replicas: u32::try_from(replicas)
+            .ok()
+            .filter(|replicas| *replicas <= 100)
+            .context("more than 100 replicas")?,
+        binary: binary.to_owned(),
+        digest: digest.to_owned(),
+        environment,
+        pod_name_variables,
+        readiness_path: text_at(container, "/readinessProbe/httpGet/path").map(str::to_owned),
+        grace_seconds: spec.get("terminationGracePeriodSeconds").and_then(Json::as_u64).unwrap_or(30),
+    })
+}
+
+fn text_at<'a>(json: &'a Json, pointer: &str) -> Option<&'a str> {
+    json.pointer(pointer).and_then(Json::as_str)
+}
+
+/// A name that is no path.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(image: &str) -> String {
+        format!(
+            "kind: Namespace\nmetadata: {{name: trades}}\n---\nkind: Deployment\nmetadata: {{name: consumer}}\nspec:\n  replicas: 2\n  template:\n    spec:\n      terminationGracePeriodSeconds: 12\n      containers:\n        - image: \"{image}\"\n          env:\n            - {{name: TOPIC, value: \"trade-tx\"}}\n            - name: POD_NAME\n              valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}\n          readinessProbe: {{httpGet: {{path: /readyz, port: 8000}}}}\n"
+        )
+    }
+
+    #[test]
+    fn a_deployment_becomes_a_workload() {
+        let digest = "a".repeat(64);
+        let workloads = parse(&manifest(&format!("local/trade-consumer@sha256:{digest}"))).unwrap();
+        assert_eq!(
+            workloads,
+            [Workload {
+                name: "consumer".to_owned(),
+                replicas: 2,
+                binary: "trade-consumer".to_owned(),
+                digest,
+                environment: BTreeMap::from([("TOPIC".to_owned(), "trade-tx".to_owned())]),
+                pod_name_variables: vec!["POD_NAME".to_owned()],
+                readiness_path: Some("/readyz".to_owned()),
+                grace_seconds: 12,
+            }]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_run_locally_is_refused_with_its_place() {
+        let error = format!("{:#}", parse(&manifest("docker.io/other:latest")).unwrap_err());
+        assert!(error.contains("Deployment consumer") && error.contains("docker.io/other"), "{error}");
+        let path = format!("local/../../etc@sha256:{}", "a".repeat(64));
+        assert!(parse(&manifest(&path)).is_err(), "an image is no path");
+        assert!(parse("kind: DaemonSet\n").unwrap_err().to_string().contains("DaemonSet"));
+    }
+}

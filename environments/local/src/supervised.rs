@@ -1,0 +1,227 @@
+//! One process under supervision: started, probed, started again when it ends, stopped with grace.
+
+use std::{
+    fs::{self, OpenOptions},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use crate::{layout::Layout, process::Identity};
+
+/// A process that has run this long is taken for well: its next start is not put off.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+
+/// The longest wait before another start.
+const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+
+const PROBE_EVERY: Duration = Duration::from_millis(250);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a process shows that it is ready.
+#[derive(Clone, Debug)]
+pub enum Probe {
+    /// It listens.
+    Listens(SocketAddr),
+    /// It answers 200 to a GET.
+    Answers(String),
+    /// It runs.
+    Runs,
+}
+
+/// A supervised process.
+pub struct Supervised {
+    name: String,
+    make: Box<dyn Fn() -> Result<Command> + Send>,
+    probe: Probe,
+    grace: Duration,
+    child: Option<Child>,
+    identity: Option<Identity>,
+    started: Instant,
+    next_start: Instant,
+    starts: u32,
+    failures: u32,
+    ready: Arc<AtomicBool>,
+    probing: Arc<AtomicBool>,
+    probed: Instant,
+    stopping: Option<Instant>,
+}
+
+impl Supervised {
+    /// A process that is not started yet. `make` makes its command, each time it is started.
+    pub fn new(
+        name: &str,
+        probe: Probe,
+        grace: Duration,
+        make: impl Fn() -> Result<Command> + Send + 'static,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            name: name.to_owned(),
+            make: Box::new(make),
+            probe,
+            grace,
+            child: None,
+            identity: None,
+            started: now,
+            next_start: now,
+            starts: 0,
+            failures: 0,
+            ready: Arc::new(AtomicBool::new(false)),
+            probing: Arc::new(AtomicBool::new(false)),
+            probed: now,
+            stopping: None,
+        }
+    }
+
+    /// Its name, also of its log.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The running process.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// Whether its probe has succeeded since it was started.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.child.is_some() && self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Times that it was started again.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.starts.saturating_sub(1)
+    }
+
+    /// Looks after it; whether something changed that `state.json` tells.
+    pub fn tick(&mut self, layout: &Layout) -> bool {
+        let now = Instant::now();
+        if let Some(child) = &mut self.child {
+            match child.try_wait() {
+                Ok(None) => {
+                    self.probe(now);
+                    if let Some(deadline) = self.stopping
+                        && now >= deadline
+                        && let Some(identity) = self.identity
+                    {
+                        let _ = identity.signal(Signal::SIGKILL);
+                    }
+                    return false;
+                }
+                Ok(Some(status)) => self.ended(&status.to_string(), now),
+                Err(error) => self.ended(&error.to_string(), now),
+            }
+            return true;
+        }
+        if self.stopping.is_none() && now >= self.next_start {
+            if let Err(error) = self.start(layout, now) {
+                eprintln!("{}: {error:#}", self.name);
+                self.failures += 1;
+                self.next_start = now + back_off(self.failures);
+            }
+            return true;
+        }
+        false
+    }
+
+    fn start(&mut self, layout: &Layout, now: Instant) -> Result<()> {
+        use std::os::unix::process::CommandExt;
+        let path = layout.log_file(&self.name);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let mut command = (self.make)()?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        self.identity = Identity::of(child.id());
+        self.child = Some(child);
+        self.started = now;
+        self.starts += 1;
+        self.ready = Arc::new(AtomicBool::new(matches!(self.probe, Probe::Runs)));
+        self.probing = Arc::new(AtomicBool::new(false));
+        Ok(())
+    }
+
+    fn ended(&mut self, how: &str, now: Instant) {
+        let well = now.duration_since(self.started) >= WELL_AFTER;
+        self.failures = if well { 1 } else { self.failures + 1 };
+        self.next_start = now + back_off(self.failures);
+        if self.stopping.is_none() {
+            eprintln!("{} ended ({how}); starting it again", self.name);
+        }
+        self.child = None;
+        self.identity = None;
+    }
+
+    /// Probes in a thread of its own: an answer may take its time.
+    fn probe(&mut self, now: Instant) {
+        if now.duration_since(self.probed) < PROBE_EVERY || self.probing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.probed = now;
+        let (ready, probing, probe) = (self.ready.clone(), self.probing.clone(), self.probe.clone());
+        std::thread::spawn(move || {
+            ready.store(probe.succeeds(), Ordering::Relaxed);
+            probing.store(false, Ordering::Relaxed);
+        });
+    }
+
+    /// Asks it to end; [`Supervised::tick`] sees to the rest.
+    pub fn stop(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Instant::now() + self.grace);
+            if let Some(identity) = self.identity {
+                let _ = identity.signal(Signal::SIGTERM);
+            }
+        }
+    }
+
+    /// Whether it was stopped and has ended.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.stopping.is_some() && self.child.is_none()
+    }
+}
+
+impl Probe {
+    fn succeeds(&self) -> bool {
+        match self {
+            Probe::Runs => true,
+            Probe::Listens(address) => TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok(),
+            Probe::Answers(url) => {
+                let agent: ureq::Agent =
+                    ureq::Agent::config_builder().timeout_global(Some(PROBE_TIMEOUT)).build().into();
+                agent.get(url).call().is_ok()
+            }
+        }
+    }
+}
+
+/// 0.25 s, doubled with each failure in a row.
+fn back_off(failures: u32) -> Duration {
+    Duration::from_millis(250)
+        .saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(8)))
+        .min(BACK_OFF_MAX)
+}

@@ -1,0 +1,405 @@
+//! The supervisor: keeps the parts and the workloads running until it is told to stop.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    control::{
+        self, AwsEndpoint, KafkaEndpoint, PartStatus, Replicas, Request, Response, State, Status,
+        WorkloadStatus,
+    },
+    install::{self, Broker},
+    kafka,
+    layout::Layout,
+    manifest::Workload,
+    process::{Identity, free_port},
+    supervised::{Probe, Supervised},
+};
+
+/// How often the supervisor looks around.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The grace of a part.
+const PART_GRACE: Duration = Duration::from_secs(10);
+
+struct Part {
+    name: &'static str,
+    endpoint: String,
+    implementation: String,
+    /// `None` for a part that is not ours.
+    process: Option<Supervised>,
+}
+
+struct Running {
+    workload: Workload,
+    replicas: Vec<(Supervised, u16)>,
+}
+
+struct Supervisor {
+    layout: Layout,
+    state: State,
+    parts: Vec<Part>,
+    workloads: BTreeMap<String, Running>,
+    /// Replicas on their way out.
+    leaving: Vec<Supervised>,
+    replica_numbers: u64,
+}
+
+/// Supervises until it is asked to stop or gets SIGTERM.
+///
+/// # Errors
+///
+/// When the parts cannot be set up.
+pub fn run(layout: &Layout) -> Result<()> {
+    let terminated = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, terminated.clone())?;
+    }
+    let broker = install::install(layout)?;
+    let mut supervisor = Supervisor::new(layout, &broker)?;
+    let listener = control::listen(layout)?;
+    let mut down = false;
+    loop {
+        while let Ok((stream, _)) = listener.accept() {
+            down |= supervisor.answer(&stream).unwrap_or_else(|error| {
+                eprintln!("a request failed: {error:#}");
+                false
+            });
+        }
+        down |= terminated.load(Ordering::Relaxed);
+        if supervisor.tick(down)? {
+            break;
+        }
+        std::thread::sleep(TICK);
+    }
+    let _ = fs::remove_file(layout.state_file());
+    Ok(())
+}
+
+impl Supervisor {
+    fn new(layout: &Layout, broker: &Broker) -> Result<Self> {
+        let before = State::read(layout).map(|state| state.ports).unwrap_or_default();
+        let port = |name: &str| before.get(name).copied();
+        let aws_port = free_port(port("aws"))?;
+        let ports = kafka::Ports::free(port("kafka"), port("kafka-controller"))?;
+        let bootstrap_servers = match broker {
+            Broker::External { bootstrap_servers } => bootstrap_servers.clone(),
+            _ => ports.bootstrap_servers(),
+        };
+        let state = State {
+            schema_version: 1,
+            supervisor: Identity::of(std::process::id()).context("this process is not in /proc")?,
+            aws: AwsEndpoint { endpoint_url: format!("http://127.0.0.1:{aws_port}") },
+            kafka: KafkaEndpoint {
+                bootstrap_servers: bootstrap_servers.clone(),
+                implementation: broker.implementation(),
+            },
+            ports: BTreeMap::from([
+                ("aws".to_owned(), aws_port),
+                ("kafka".to_owned(), ports.broker),
+                ("kafka-controller".to_owned(), ports.controller),
+            ]),
+            processes: BTreeMap::new(),
+        };
+        let kafka = Part {
+            name: "kafka",
+            endpoint: bootstrap_servers.clone(),
+            implementation: broker.implementation(),
+            process: match broker {
+                Broker::External { .. } => None,
+                _ => Some(broker_process(layout, broker, ports)),
+            },
+        };
+        let emulator = Part {
+            name: "aws",
+            endpoint: format!("127.0.0.1:{aws_port}"),
+            implementation: "ministack 1.5.33".to_owned(),
+            process: Some(emulator_process(layout, aws_port, bootstrap_servers)?),
+        };
+        Ok(Self {
+            layout: layout.clone(),
+            state,
+            parts: vec![kafka, emulator],
+            workloads: BTreeMap::new(),
+            leaving: Vec::new(),
+            replica_numbers: 0,
+        })
+    }
+
+    /// Reads a request, answers it; whether it is the one to stop.
+    fn answer(&mut self, stream: &UnixStream) -> Result<bool> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        let request: Request = serde_json::from_str(&line).context("not a request")?;
+        let mut down = false;
+        let response = match request {
+            Request::Status => Response::Status(self.status()),
+            Request::Down => {
+                down = true;
+                Response::Done
+            }
+            Request::Apply { workloads, binaries } => done(self.apply(workloads, &binaries)),
+            Request::Scale { name, replicas } => done(self.scale(&name, replicas)),
+        };
+        let mut text = serde_json::to_string(&response)?;
+        text.push('\n');
+        (&*stream).write_all(text.as_bytes())?;
+        Ok(down)
+    }
+
+    fn status(&self) -> Status {
+        let parts = self.parts.iter().map(|part| {
+            let (state, restarts) = match &part.process {
+                None => ("external", 0),
+                Some(process) if process.is_ready() => ("running", process.restarts()),
+                Some(process) if process.restarts() > 0 => ("restarting", process.restarts()),
+                Some(process) => ("starting", process.restarts()),
+            };
+            PartStatus {
+                name: part.name.to_owned(),
+                state: state.to_owned(),
+                endpoint: part.endpoint.clone(),
+                implementation: part.implementation.clone(),
+                restarts,
+                pid: part.process.as_ref().and_then(|process| Some(process.identity()?.pid)),
+            }
+        });
+        let workloads = self.workloads.values().map(|running| WorkloadStatus {
+            name: running.workload.name.clone(),
+            replicas: Replicas {
+                desired: running.workload.replicas,
+                ready: u32::try_from(
+                    running.replicas.iter().filter(|(replica, _)| replica.is_ready()).count(),
+                )
+                .unwrap_or(u32::MAX),
+            },
+            restarts: running.replicas.iter().map(|(replica, _)| replica.restarts()).sum(),
+            pids: running.replicas.iter().filter_map(|(replica, _)| Some(replica.identity()?.pid)).collect(),
+            metrics_endpoints: running.replicas.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect(),
+        });
+        Status { parts: parts.collect(), workloads: workloads.collect() }
+    }
+
+    /// Makes the running workloads those wanted. A workload whose pod is the same keeps its processes.
+    fn apply(&mut self, wanted: Vec<Workload>, binaries: &Path) -> Result<()> {
+        for workload in &wanted {
+            self.keep_binary(workload, binaries)?;
+        }
+        let names: Vec<String> = wanted.iter().map(|workload| workload.name.clone()).collect();
+        let gone: Vec<String> = self.workloads.keys().filter(|name| !names.contains(name)).cloned().collect();
+        for name in gone {
+            if let Some(running) = self.workloads.remove(&name) {
+                self.leave(running.replicas);
+            }
+        }
+        for workload in wanted {
+            let name = workload.name.clone();
+            let kept = self.workloads.remove(&name);
+            let replicas = match kept {
+                Some(running) if running.workload.same_pod(&workload) => running.replicas,
+                Some(running) => {
+                    self.leave(running.replicas);
+                    Vec::new()
+                }
+                None => Vec::new(),
+            };
+            let target = workload.replicas;
+            self.workloads.insert(name.clone(), Running { workload, replicas });
+            self.scale(&name, target)?;
+        }
+        Ok(())
+    }
+
+    fn scale(&mut self, name: &str, target: u32) -> Result<()> {
+        let Some(running) = self.workloads.get_mut(name) else {
+            bail!(
+                "there is no workload `{name}`; running are: {}",
+                self.workloads.keys().cloned().collect::<Vec<_>>().join(", ")
+            )
+        };
+        running.workload.replicas = target;
+        let mut surplus = Vec::new();
+        while running.replicas.len() > target as usize {
+            surplus.extend(running.replicas.pop());
+        }
+        while running.replicas.len() < target as usize {
+            self.replica_numbers += 1;
+            let port = free_port(None)?;
+            let replica =
+                replica_process(&self.layout, &running.workload, self.replica_numbers, port, &self.state);
+            running.replicas.push((replica, port));
+        }
+        self.leave(surplus);
+        Ok(())
+    }
+
+    fn leave(&mut self, replicas: Vec<(Supervised, u16)>) {
+        for (mut replica, _) in replicas {
+            replica.stop();
+            self.leaving.push(replica);
+        }
+    }
+
+    /// Copies a binary to where it is known by its content, so that a later build does not change what runs.
+    fn keep_binary(&self, workload: &Workload, binaries: &Path) -> Result<()> {
+        let place = binary_path(&self.layout, workload);
+        if place.is_file() {
+            return Ok(());
+        }
+        let source = binaries.join(&workload.binary);
+        let bytes = fs::read(&source)
+            .with_context(|| format!("cannot read {}; `cargo xtask build` makes it", source.display()))?;
+        let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        if found != workload.digest {
+            bail!(
+                "{} has changed since the manifests were made; deploy again (it has {found}, the manifest names {})",
+                source.display(),
+                workload.digest
+            );
+        }
+        fs::create_dir_all(self.layout.binaries())?;
+        let partial = place.with_extension("partial");
+        fs::copy(&source, &partial)
+            .and_then(|_| fs::rename(&partial, &place))
+            .with_context(|| format!("cannot write {} (is the disk full?)", place.display()))
+    }
+
+    /// Looks after everything; whether all has ended. Workloads end before the parts that they use.
+    fn tick(&mut self, down: bool) -> Result<bool> {
+        if down {
+            let workloads = std::mem::take(&mut self.workloads);
+            for (_, running) in workloads {
+                self.leave(running.replicas);
+            }
+        }
+        let mut changed = false;
+        for process in self.parts.iter_mut().filter_map(|part| part.process.as_mut()) {
+            if down && self.leaving.is_empty() {
+                process.stop();
+            }
+            changed |= process.tick(&self.layout);
+        }
+        for (replica, _) in self.workloads.values_mut().flat_map(|running| &mut running.replicas) {
+            changed |= replica.tick(&self.layout);
+        }
+        for replica in &mut self.leaving {
+            changed |= replica.tick(&self.layout);
+        }
+        self.leaving.retain(|replica| !replica.is_gone());
+        if changed {
+            self.note_processes()?;
+        }
+        let parts_gone = self.parts.iter().filter_map(|part| part.process.as_ref()).all(Supervised::is_gone);
+        Ok(down && self.leaving.is_empty() && parts_gone)
+    }
+
+    fn note_processes(&mut self) -> Result<()> {
+        let parts = self.parts.iter().filter_map(|part| part.process.as_ref());
+        let replicas =
+            self.workloads.values().flat_map(|running| running.replicas.iter().map(|(replica, _)| replica));
+        self.state.processes = parts
+            .chain(replicas)
+            .chain(&self.leaving)
+            .filter_map(|process| Some((process.name().to_owned(), process.identity()?)))
+            .collect();
+        self.state.write(&self.layout)
+    }
+}
+
+fn done(result: Result<()>) -> Response {
+    match result {
+        Ok(()) => Response::Done,
+        Err(error) => Response::Refused { message: format!("{error:#}") },
+    }
+}
+
+fn broker_process(layout: &Layout, broker: &Broker, ports: kafka::Ports) -> Supervised {
+    let (layout, broker) = (layout.clone(), broker.clone());
+    let probe = Probe::Listens(SocketAddr::from((Ipv4Addr::LOCALHOST, ports.broker)));
+    Supervised::new("kafka", probe, PART_GRACE, move || {
+        kafka::command(&layout, &broker, &layout.kafka_data(), ports)?.context("the broker is not ours")
+    })
+}
+
+fn emulator_process(layout: &Layout, port: u16, bootstrap_servers: String) -> Result<Supervised> {
+    let (python, script, directory) =
+        (install::emulator_python(layout), install::emulator_script(layout)?, layout.root().to_owned());
+    let probe = Probe::Listens(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    Ok(Supervised::new("aws", probe, PART_GRACE, move || {
+        let mut command = Command::new(&python);
+        command
+            .arg(&script)
+            .current_dir(&directory)
+            .env_clear()
+            .envs(inherited())
+            .env("BIND_HOST", "127.0.0.1")
+            .env("GATEWAY_PORT", port.to_string())
+            .env("IOT_MTLS_ENABLED", "0")
+            .env("MINISTACK_MSK_BOOTSTRAP", &bootstrap_servers)
+            .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
+    }))
+}
+
+fn replica_process(
+    layout: &Layout,
+    workload: &Workload,
+    number: u64,
+    port: u16,
+    state: &State,
+) -> Supervised {
+    let name = format!("{}-{number}", workload.name);
+    let address = format!("127.0.0.1:{port}");
+    let probe = match &workload.readiness_path {
+        Some(path) => Probe::Answers(format!("http://{address}{path}")),
+        None => Probe::Runs,
+    };
+    let (program, pod, workload, endpoint) =
+        (binary_path(layout, workload), name.clone(), workload.clone(), state.aws.endpoint_url.clone());
+    let grace = Duration::from_secs(workload.grace_seconds);
+    Supervised::new(&name, probe, grace, move || {
+        let mut command = Command::new(&program);
+        command
+            .env_clear()
+            .envs(inherited())
+            .env("AWS_ENDPOINT_URL", &endpoint)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .envs(&workload.environment)
+            .envs(workload.pod_name_variables.iter().map(|variable| (variable, &pod)))
+            .env("METRICS_ADDRESS", &address);
+        Ok(command)
+    })
+}
+
+/// What a process gets of this one's environment: nothing that could be a secret.
+fn inherited() -> impl Iterator<Item = (String, String)> {
+    ["PATH", "HOME", "LANG", "TZ", "RUST_LOG", "TMPDIR"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+}
+
+fn binary_path(layout: &Layout, workload: &Workload) -> PathBuf {
+    let short = workload.digest.get(..16).unwrap_or(&workload.digest);
+    layout.binaries().join(format!("{}-{short}", workload.binary))
+}
