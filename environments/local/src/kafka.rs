@@ -62,7 +62,13 @@ pub fn command(layout: &Layout, broker: &Broker, directory: &Path, ports: Ports)
             fs::create_dir_all(directory)?;
             let mut command = Command::new(program);
             command
-                .args(["broker", "--storage-engine", "memory://floodgate/"])
+                .args([
+                    "broker",
+                    "--storage-engine",
+                    "memory://floodgate/",
+                    "--group-initial-rebalance-delay",
+                    "0s",
+                ])
                 .arg("--kafka-listener-url")
                 .arg(format!("tcp://{}", ports.bootstrap_servers()))
                 .arg("--kafka-advertised-listener-url")

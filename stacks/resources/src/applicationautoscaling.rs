@@ -19,7 +19,7 @@ pub struct ScalableTarget {
     /// `MinCapacity`.
     pub min_capacity: Value<i64>,
     /// `ResourceId`. A change replaces the resource.
-    pub resource_id: Value<ids::ClusterArn>,
+    pub resource_id: Value<String>,
     /// `RoleARN`.
     pub role_arn: Option<Value<ids::RoleArn>>,
     /// `ScalableDimension`. A change replaces the resource.
@@ -42,7 +42,7 @@ pub struct ScalableTargetRequired {
     /// `MinCapacity`.
     pub min_capacity: Value<i64>,
     /// `ResourceId`. A change replaces the resource.
-    pub resource_id: Value<ids::ClusterArn>,
+    pub resource_id: Value<String>,
     /// `ScalableDimension`. A change replaces the resource.
     pub scalable_dimension: Value<ScalableTargetScalableDimension>,
     /// `ServiceNamespace`. A change replaces the resource.

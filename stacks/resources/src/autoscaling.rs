@@ -15,7 +15,7 @@ use crate::{Tag, ids, set, set_if};
 #[derive(Clone, Debug)]
 pub struct AutoScalingGroup {
     /// `AutoScalingGroupName`. A change replaces the resource.
-    pub auto_scaling_group_name: Option<Value<ids::InstanceAutoScalingGroupName>>,
+    pub auto_scaling_group_name: Option<Value<String>>,
     /// `AvailabilityZoneDistribution`.
     pub availability_zone_distribution: Option<Value<AutoScalingGroupAvailabilityZoneDistribution>>,
     /// `AvailabilityZoneIds`.
@@ -101,7 +101,7 @@ impl AutoScalingGroup {
     }
     /// Sets `AutoScalingGroupName`. A change replaces the resource.
     #[inline]
-    pub fn auto_scaling_group_name(mut self, value: impl IntoValue<ids::InstanceAutoScalingGroupName>) -> Self { self.auto_scaling_group_name = Some(value.into_value()); self }
+    pub fn auto_scaling_group_name(mut self, value: impl IntoValue<String>) -> Self { self.auto_scaling_group_name = Some(value.into_value()); self }
     /// Sets `AvailabilityZoneDistribution`.
     #[inline]
     pub fn availability_zone_distribution(mut self, value: impl IntoValue<AutoScalingGroupAvailabilityZoneDistribution>) -> Self { self.availability_zone_distribution = Some(value.into_value()); self }
@@ -427,7 +427,7 @@ impl Resource for LaunchConfiguration {
 #[derive(Clone, Debug)]
 pub struct LifecycleHook {
     /// `AutoScalingGroupName`. A change replaces the resource.
-    pub auto_scaling_group_name: Value<ids::AutoScalingGroupName>,
+    pub auto_scaling_group_name: Value<String>,
     /// `DefaultResult`.
     pub default_result: Option<Value<LifecycleHookDefaultResult>>,
     /// `HeartbeatTimeout`.
@@ -448,7 +448,7 @@ impl LifecycleHook {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(auto_scaling_group_name: impl IntoValue<ids::AutoScalingGroupName>, lifecycle_transition: impl IntoValue<LifecycleHookLifecycleTransition>, ) -> Self {
+    pub fn new(auto_scaling_group_name: impl IntoValue<String>, lifecycle_transition: impl IntoValue<LifecycleHookLifecycleTransition>, ) -> Self {
         Self { auto_scaling_group_name: auto_scaling_group_name.into_value(), default_result: None, heartbeat_timeout: None, lifecycle_hook_name: None, lifecycle_transition: lifecycle_transition.into_value(), notification_metadata: None, notification_target_arn: None, role_arn: None, }
     }
     /// Sets `DefaultResult`.
@@ -616,7 +616,7 @@ impl Resource for ScalingPolicy {
 #[derive(Clone, Debug)]
 pub struct ScheduledAction {
     /// `AutoScalingGroupName`. A change replaces the resource.
-    pub auto_scaling_group_name: Value<ids::AutoScalingGroupName>,
+    pub auto_scaling_group_name: Value<String>,
     /// `DesiredCapacity`.
     pub desired_capacity: Option<Value<i64>>,
     /// `EndTime`.
@@ -637,7 +637,7 @@ impl ScheduledAction {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(auto_scaling_group_name: impl IntoValue<ids::AutoScalingGroupName>, ) -> Self {
+    pub fn new(auto_scaling_group_name: impl IntoValue<String>, ) -> Self {
         Self { auto_scaling_group_name: auto_scaling_group_name.into_value(), desired_capacity: None, end_time: None, max_size: None, min_size: None, recurrence: None, start_time: None, time_zone: None, }
     }
     /// Sets `DesiredCapacity`.
@@ -703,7 +703,7 @@ impl Resource for ScheduledAction {
 #[derive(Clone, Debug)]
 pub struct WarmPool {
     /// `AutoScalingGroupName`. A change replaces the resource.
-    pub auto_scaling_group_name: Value<ids::AutoScalingGroupName>,
+    pub auto_scaling_group_name: Value<String>,
     /// `InstanceReusePolicy`.
     pub instance_reuse_policy: Option<Value<WarmPoolInstanceReusePolicy>>,
     /// `MaxGroupPreparedCapacity`.
@@ -718,7 +718,7 @@ impl WarmPool {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(auto_scaling_group_name: impl IntoValue<ids::AutoScalingGroupName>, ) -> Self {
+    pub fn new(auto_scaling_group_name: impl IntoValue<String>, ) -> Self {
         Self { auto_scaling_group_name: auto_scaling_group_name.into_value(), instance_reuse_policy: None, max_group_prepared_capacity: None, min_size: None, pool_state: None, }
     }
     /// Sets `InstanceReusePolicy`.

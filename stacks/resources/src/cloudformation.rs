@@ -713,7 +713,7 @@ impl Resource for Macro {
 #[derive(Clone, Debug)]
 pub struct ModuleDefaultVersion {
     /// `Arn`. A change replaces the resource.
-    pub arn: Option<Value<ids::ModuleVersionArn>>,
+    pub arn: Option<Value<String>>,
     /// `ModuleName`. A change replaces the resource.
     pub module_name: Option<Value<String>>,
     /// `VersionId`. A change replaces the resource.
@@ -729,7 +729,7 @@ impl ModuleDefaultVersion {
     }
     /// Sets `Arn`. A change replaces the resource.
     #[inline]
-    pub fn arn(mut self, value: impl IntoValue<ids::ModuleVersionArn>) -> Self { self.arn = Some(value.into_value()); self }
+    pub fn arn(mut self, value: impl IntoValue<String>) -> Self { self.arn = Some(value.into_value()); self }
     /// Sets `ModuleName`. A change replaces the resource.
     #[inline]
     pub fn module_name(mut self, value: impl IntoValue<String>) -> Self { self.module_name = Some(value.into_value()); self }

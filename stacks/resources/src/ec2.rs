@@ -7709,14 +7709,14 @@ pub struct TransitGatewayRoute {
     /// `TransitGatewayAttachmentId`. A change replaces the resource.
     pub transit_gateway_attachment_id: Option<Value<String>>,
     /// `TransitGatewayRouteTableId`. A change replaces the resource.
-    pub transit_gateway_route_table_id: Value<ids::TransitGatewayRouteTableId>,
+    pub transit_gateway_route_table_id: Value<String>,
 }
 
 impl TransitGatewayRoute {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(destination_cidr_block: impl IntoValue<String>, transit_gateway_route_table_id: impl IntoValue<ids::TransitGatewayRouteTableId>, ) -> Self {
+    pub fn new(destination_cidr_block: impl IntoValue<String>, transit_gateway_route_table_id: impl IntoValue<String>, ) -> Self {
         Self { blackhole: None, destination_cidr_block: destination_cidr_block.into_value(), transit_gateway_attachment_id: None, transit_gateway_route_table_id: transit_gateway_route_table_id.into_value(), }
     }
     /// Sets `Blackhole`. A change replaces the resource.
@@ -7812,16 +7812,16 @@ impl Resource for TransitGatewayRouteTable {
 #[derive(Clone, Debug)]
 pub struct TransitGatewayRouteTableAssociation {
     /// `TransitGatewayAttachmentId`. A change replaces the resource.
-    pub transit_gateway_attachment_id: Value<ids::TransitGatewayAttachmentId>,
+    pub transit_gateway_attachment_id: Value<String>,
     /// `TransitGatewayRouteTableId`. A change replaces the resource.
-    pub transit_gateway_route_table_id: Value<ids::TransitGatewayRouteTableId>,
+    pub transit_gateway_route_table_id: Value<String>,
 }
 
 impl TransitGatewayRouteTableAssociation {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(transit_gateway_attachment_id: impl IntoValue<ids::TransitGatewayAttachmentId>, transit_gateway_route_table_id: impl IntoValue<ids::TransitGatewayRouteTableId>, ) -> Self {
+    pub fn new(transit_gateway_attachment_id: impl IntoValue<String>, transit_gateway_route_table_id: impl IntoValue<String>, ) -> Self {
         Self { transit_gateway_attachment_id: transit_gateway_attachment_id.into_value(), transit_gateway_route_table_id: transit_gateway_route_table_id.into_value(), }
     }
     fn fields(&self) -> Map<String, Json> {
@@ -7858,16 +7858,16 @@ impl Resource for TransitGatewayRouteTableAssociation {
 #[derive(Clone, Debug)]
 pub struct TransitGatewayRouteTablePropagation {
     /// `TransitGatewayAttachmentId`. A change replaces the resource.
-    pub transit_gateway_attachment_id: Value<ids::TransitGatewayAttachmentId>,
+    pub transit_gateway_attachment_id: Value<String>,
     /// `TransitGatewayRouteTableId`. A change replaces the resource.
-    pub transit_gateway_route_table_id: Value<ids::TransitGatewayRouteTableId>,
+    pub transit_gateway_route_table_id: Value<String>,
 }
 
 impl TransitGatewayRouteTablePropagation {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(transit_gateway_attachment_id: impl IntoValue<ids::TransitGatewayAttachmentId>, transit_gateway_route_table_id: impl IntoValue<ids::TransitGatewayRouteTableId>, ) -> Self {
+    pub fn new(transit_gateway_attachment_id: impl IntoValue<String>, transit_gateway_route_table_id: impl IntoValue<String>, ) -> Self {
         Self { transit_gateway_attachment_id: transit_gateway_attachment_id.into_value(), transit_gateway_route_table_id: transit_gateway_route_table_id.into_value(), }
     }
     fn fields(&self) -> Map<String, Json> {
@@ -8341,7 +8341,7 @@ impl Resource for VpcCidrBlock {
 #[derive(Clone, Debug)]
 pub struct VpcdhcpOptionsAssociation {
     /// `DhcpOptionsId`. A change replaces the resource.
-    pub dhcp_options_id: Value<ids::DhcpOptionsId>,
+    pub dhcp_options_id: Value<String>,
     /// `VpcId`. A change replaces the resource.
     pub vpc_id: Value<ids::VpcId>,
 }
@@ -8350,7 +8350,7 @@ impl VpcdhcpOptionsAssociation {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(dhcp_options_id: impl IntoValue<ids::DhcpOptionsId>, vpc_id: impl IntoValue<ids::VpcId>, ) -> Self {
+    pub fn new(dhcp_options_id: impl IntoValue<String>, vpc_id: impl IntoValue<ids::VpcId>, ) -> Self {
         Self { dhcp_options_id: dhcp_options_id.into_value(), vpc_id: vpc_id.into_value(), }
     }
     fn fields(&self) -> Map<String, Json> {
@@ -8832,14 +8832,14 @@ pub struct VpcEndpointServicePermissions {
     /// `AllowedPrincipals`.
     pub allowed_principals: Option<Value<Vec<Value<String>>>>,
     /// `ServiceId`. A change replaces the resource.
-    pub service_id: Value<ids::VpcEndpointServiceServiceId>,
+    pub service_id: Value<String>,
 }
 
 impl VpcEndpointServicePermissions {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(service_id: impl IntoValue<ids::VpcEndpointServiceServiceId>, ) -> Self {
+    pub fn new(service_id: impl IntoValue<String>, ) -> Self {
         Self { allowed_principals: None, service_id: service_id.into_value(), }
     }
     /// Sets `AllowedPrincipals`.
@@ -9219,14 +9219,14 @@ pub struct VpnConnectionRoute {
     /// `DestinationCidrBlock`. A change replaces the resource.
     pub destination_cidr_block: Value<String>,
     /// `VpnConnectionId`. A change replaces the resource.
-    pub vpn_connection_id: Value<ids::VpnConnectionId>,
+    pub vpn_connection_id: Value<String>,
 }
 
 impl VpnConnectionRoute {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(destination_cidr_block: impl IntoValue<String>, vpn_connection_id: impl IntoValue<ids::VpnConnectionId>, ) -> Self {
+    pub fn new(destination_cidr_block: impl IntoValue<String>, vpn_connection_id: impl IntoValue<String>, ) -> Self {
         Self { destination_cidr_block: destination_cidr_block.into_value(), vpn_connection_id: vpn_connection_id.into_value(), }
     }
     fn fields(&self) -> Map<String, Json> {
@@ -9927,16 +9927,16 @@ pub struct VolumeAttachment {
     /// `EbsCardIndex`. A change replaces the resource.
     pub ebs_card_index: Option<Value<i64>>,
     /// `InstanceId`. A change replaces the resource.
-    pub instance_id: Value<ids::InstanceId>,
+    pub instance_id: Value<String>,
     /// `VolumeId`. A change replaces the resource.
-    pub volume_id: Value<ids::VolumeId>,
+    pub volume_id: Value<String>,
 }
 
 impl VolumeAttachment {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(instance_id: impl IntoValue<ids::InstanceId>, volume_id: impl IntoValue<ids::VolumeId>, ) -> Self {
+    pub fn new(instance_id: impl IntoValue<String>, volume_id: impl IntoValue<String>, ) -> Self {
         Self { device: None, ebs_card_index: None, instance_id: instance_id.into_value(), volume_id: volume_id.into_value(), }
     }
     /// Sets `Device`. A change replaces the resource.

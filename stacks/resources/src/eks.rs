@@ -380,7 +380,7 @@ pub struct Cluster {
     /// `Logging`.
     pub logging: Option<Value<ClusterLogging>>,
     /// `Name`. A change replaces the resource.
-    pub name: Option<Value<ids::RepositoryClusterName>>,
+    pub name: Option<Value<String>>,
     /// `OutpostConfig`. A change replaces the resource.
     pub outpost_config: Option<Value<ClusterOutpostConfig>>,
     /// `RemoteNetworkConfig`.
@@ -454,7 +454,7 @@ impl Cluster {
     pub fn logging(mut self, value: impl IntoValue<ClusterLogging>) -> Self { self.logging = Some(value.into_value()); self }
     /// Sets `Name`. A change replaces the resource.
     #[inline]
-    pub fn name(mut self, value: impl IntoValue<ids::RepositoryClusterName>) -> Self { self.name = Some(value.into_value()); self }
+    pub fn name(mut self, value: impl IntoValue<String>) -> Self { self.name = Some(value.into_value()); self }
     /// Sets `OutpostConfig`. A change replaces the resource.
     #[inline]
     pub fn outpost_config(mut self, value: impl IntoValue<ClusterOutpostConfig>) -> Self { self.outpost_config = Some(value.into_value()); self }

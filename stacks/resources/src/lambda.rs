@@ -252,20 +252,20 @@ pub struct EventInvokeConfig {
     /// `DestinationConfig`.
     pub destination_config: Option<Value<EventInvokeConfigDestinationConfig>>,
     /// `FunctionName`. A change replaces the resource.
-    pub function_name: Value<ids::FunctionName>,
+    pub function_name: Value<String>,
     /// `MaximumEventAgeInSeconds`.
     pub maximum_event_age_in_seconds: Option<Value<i64>>,
     /// `MaximumRetryAttempts`.
     pub maximum_retry_attempts: Option<Value<i64>>,
     /// `Qualifier`. A change replaces the resource.
-    pub qualifier: Value<ids::Version>,
+    pub qualifier: Value<String>,
 }
 
 impl EventInvokeConfig {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(function_name: impl IntoValue<ids::FunctionName>, qualifier: impl IntoValue<ids::Version>, ) -> Self {
+    pub fn new(function_name: impl IntoValue<String>, qualifier: impl IntoValue<String>, ) -> Self {
         Self { destination_config: None, function_name: function_name.into_value(), maximum_event_age_in_seconds: None, maximum_retry_attempts: None, qualifier: qualifier.into_value(), }
     }
     /// Sets `DestinationConfig`.

@@ -555,7 +555,7 @@ pub struct LogGroup {
     /// `LogGroupClass`.
     pub log_group_class: Option<Value<LogGroupLogGroupClass>>,
     /// `LogGroupName`. A change replaces the resource.
-    pub log_group_name: Option<Value<ids::FunctionName>>,
+    pub log_group_name: Option<Value<ids::LogGroupName>>,
     /// `ResourcePolicyDocument`.
     pub resource_policy_document: Option<Value<Json>>,
     /// `RetentionInDays`.
@@ -591,7 +591,7 @@ impl LogGroup {
     pub fn log_group_class(mut self, value: impl IntoValue<LogGroupLogGroupClass>) -> Self { self.log_group_class = Some(value.into_value()); self }
     /// Sets `LogGroupName`. A change replaces the resource.
     #[inline]
-    pub fn log_group_name(mut self, value: impl IntoValue<ids::FunctionName>) -> Self { self.log_group_name = Some(value.into_value()); self }
+    pub fn log_group_name(mut self, value: impl IntoValue<ids::LogGroupName>) -> Self { self.log_group_name = Some(value.into_value()); self }
     /// Sets `ResourcePolicyDocument`.
     #[inline]
     pub fn resource_policy_document(mut self, value: impl IntoValue<Json>) -> Self { self.resource_policy_document = Some(value.into_value()); self }

@@ -518,7 +518,7 @@ impl Resource for Bucket {
 #[derive(Clone, Debug)]
 pub struct BucketPolicy {
     /// `Bucket`. A change replaces the resource.
-    pub bucket: Value<ids::BucketName>,
+    pub bucket: Value<String>,
     /// `PolicyDocument`.
     pub policy_document: Value<Json>,
 }
@@ -527,7 +527,7 @@ impl BucketPolicy {
     /// With what is required, and nothing else.
     #[inline]
     #[allow(clippy::new_without_default)]
-    pub fn new(bucket: impl IntoValue<ids::BucketName>, policy_document: impl IntoValue<Json>, ) -> Self {
+    pub fn new(bucket: impl IntoValue<String>, policy_document: impl IntoValue<Json>, ) -> Self {
         Self { bucket: bucket.into_value(), policy_document: policy_document.into_value(), }
     }
     fn fields(&self) -> Map<String, Json> {

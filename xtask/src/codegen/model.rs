@@ -195,9 +195,10 @@ impl Kinds {
         schema: &Json,
     ) -> Option<String> {
         let accepted = |references: Option<&Json>| references?.get(part)?.get(property).cloned();
-        let targets = match accepted(self.extra.get(resource_type))
-            .or_else(|| accepted(facts.get("references")))
-        {
+        // A resource's own name is no reference, though the packages list what may be named alike.
+        let own_name = part.is_empty() && strings(facts, "primaryIdentifier").any(|own| own == property);
+        let listed = accepted(facts.get("references")).filter(|_| !own_name);
+        let targets = match accepted(self.extra.get(resource_type)).or(listed) {
             Some(listed) => self.canonical(&listed),
             None => {
                 let format = |schema: &Json| schema.get("format").and_then(Json::as_str).map(str::to_owned);

@@ -1,0 +1,142 @@
+//! The trades system: consumers and partitions from the peak rate and the time that a batch takes.
+
+use crate::figure::{CapacityError, Sizing};
+
+/// The service level of the trades system.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceLevel {
+    /// Messages per second at the peak.
+    pub peak_messages_per_second: f64,
+    /// Messages in a batch, at most.
+    pub batch_size: u64,
+    /// How long the write of a batch takes, in seconds.
+    pub batch_processing_seconds: f64,
+    /// Batches that a consumer has in flight.
+    pub batches_in_flight: u64,
+    /// What the peak is multiplied with, at least 1.
+    pub safety_factor: f64,
+    /// Consumers, at least.
+    pub consumers_min: u64,
+    /// Overrides the derived number of consumers.
+    pub consumers: Option<u64>,
+    /// Overrides the derived number of partitions.
+    pub partitions: Option<u64>,
+}
+
+/// What a batch costs beside its write, in seconds: reading, decoding, committing. Measured on one core, it
+/// bounds the rate of a consumer whose write takes no time.
+const BATCH_OVERHEAD_SECONDS: f64 = 0.002;
+
+/// Sizes the system.
+///
+/// # Errors
+///
+/// When the figures contradict one another.
+pub fn size(level: &ServiceLevel) -> Result<Sizing, CapacityError> {
+    let mut sizing = Sizing::default();
+    let batch_seconds = level.batch_processing_seconds + BATCH_OVERHEAD_SECONDS;
+    let per_consumer = level.batches_in_flight as f64 * level.batch_size as f64 / batch_seconds;
+    let rate = sizing.derive(
+        "messages_per_second_per_consumer",
+        "messages/s",
+        per_consumer.floor() as u64,
+        None,
+        format!(
+            "floor(batches_in_flight {} x batch_size {} / (batch_processing_seconds {} + {BATCH_OVERHEAD_SECONDS}))",
+            level.batches_in_flight, level.batch_size, level.batch_processing_seconds
+        ),
+        "a lane processes one batch at a time",
+    );
+    if rate == 0 {
+        return Err(CapacityError::new(
+            "a consumer would process less than one message per second; raise batch_size or batches_in_flight",
+        ));
+    }
+    let needed = (level.peak_messages_per_second * level.safety_factor / per_consumer).ceil() as u64;
+    let consumers = sizing.derive(
+        "consumers",
+        "replicas",
+        needed.max(level.consumers_min).max(1),
+        level.consumers,
+        format!(
+            "max(consumers_min {}, ceil(peak {} x safety_factor {} / {per_consumer:.1}))",
+            level.consumers_min, level.peak_messages_per_second, level.safety_factor
+        ),
+        "the peak is carried without a growing lag",
+    );
+    let lanes = consumers * level.batches_in_flight;
+    let partitions = sizing.derive(
+        "partitions",
+        "partitions",
+        (lanes * 2).next_multiple_of(6).max(6),
+        level.partitions,
+        format!("max(6, 2 x consumers {consumers} x batches_in_flight {}, a multiple of 6)", level.batches_in_flight),
+        "a lane needs a partition; twice as many leave room to double, multiples of 6 spread over 2 and 3 zones",
+    );
+    if partitions < consumers {
+        return Err(CapacityError::new(format!(
+            "{consumers} consumers share {partitions} partitions: {} would be idle; raise partitions",
+            consumers - partitions
+        )));
+    }
+    Ok(sizing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SEED: ServiceLevel = ServiceLevel {
+        peak_messages_per_second: 1000.0,
+        batch_size: 100,
+        batch_processing_seconds: 1.0,
+        batches_in_flight: 1,
+        safety_factor: 1.1,
+        consumers_min: 1,
+        consumers: None,
+        partitions: None,
+    };
+
+    #[test]
+    fn the_published_spike_needs_a_dozen_consumers_and_two_dozen_partitions() {
+        let sizing = size(&SEED).unwrap();
+        assert_eq!(sizing.get("messages_per_second_per_consumer").unwrap().value, 99);
+        assert_eq!(sizing.get("consumers").unwrap().value, 12);
+        assert_eq!(sizing.get("partitions").unwrap().value, 24);
+    }
+
+    #[test]
+    fn an_override_is_used_and_said() {
+        let sizing = size(&ServiceLevel { consumers: Some(3), ..SEED }).unwrap();
+        let consumers = sizing.get("consumers").unwrap();
+        assert_eq!((consumers.value, consumers.derived, consumers.is_overridden()), (3, 12, true));
+        assert!(size(&ServiceLevel { partitions: Some(4), ..SEED }).is_err(), "consumers without partitions");
+    }
+
+    proptest! {
+        #[test]
+        fn the_peak_is_carried(
+            peak in 1.0f64..50_000.0, batch in 1u64..1000, seconds in 0.0f64..5.0, in_flight in 1u64..16, safety in 1.0f64..3.0
+        ) {
+            let level = ServiceLevel {
+                peak_messages_per_second: peak, batch_size: batch, batch_processing_seconds: seconds,
+                batches_in_flight: in_flight, safety_factor: safety, ..SEED
+            };
+            if let Ok(sizing) = size(&level) {
+                let consumers = sizing.get("consumers").unwrap().value;
+                let rate = in_flight as f64 * batch as f64 / (seconds + BATCH_OVERHEAD_SECONDS);
+                prop_assert!(consumers as f64 * rate >= peak * safety * 0.999);
+                prop_assert!(sizing.get("partitions").unwrap().value >= consumers);
+            }
+        }
+
+        #[test]
+        fn more_messages_never_need_fewer_consumers(peak in 1.0f64..10_000.0, more in 1.0f64..4.0) {
+            let consumers = |peak| {
+                size(&ServiceLevel { peak_messages_per_second: peak, ..SEED }).unwrap().get("consumers").unwrap().value
+            };
+            prop_assert!(consumers(peak * more) >= consumers(peak));
+        }
+    }
+}

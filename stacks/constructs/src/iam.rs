@@ -1,0 +1,82 @@
+//! Policy documents and roles.
+
+use cfn::{Handle, Json, Property, Scope, Value};
+use cfn_resources::{
+    iam::{Role, RolePolicyProperty},
+    ids,
+};
+use serde_json::json;
+
+/// A policy document of these statements.
+#[must_use]
+pub fn document(statements: Vec<Json>) -> Json {
+    json!({ "Version": "2012-10-17", "Statement": statements })
+}
+
+/// Allows actions on resources.
+#[must_use]
+pub fn allow(sid: &str, actions: &[&str], resources: &[Value<String>]) -> Json {
+    json!({
+        "Sid": sid, "Effect": "Allow", "Action": actions,
+        "Resource": resources.iter().map(Property::to_json).collect::<Vec<_>>()
+    })
+}
+
+/// Who may take a role on.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// An AWS service, by its principal such as `eks.amazonaws.com`.
+    Service {
+        /// The principal.
+        principal: &'static str,
+        /// Whether the service tags its sessions: EKS Auto Mode and Pod Identity do and fail without it.
+        tags_sessions: bool,
+    },
+}
+
+impl Trust {
+    /// Pods of a cluster, through EKS Pod Identity.
+    #[must_use]
+    pub fn pods() -> Self {
+        Trust::Service { principal: "pods.eks.amazonaws.com", tags_sessions: true }
+    }
+
+    /// A service that does not tag its sessions.
+    #[must_use]
+    pub fn service(principal: &'static str) -> Self {
+        Trust::Service { principal, tags_sessions: false }
+    }
+
+    fn document(&self) -> Json {
+        let Trust::Service { principal, tags_sessions } = self;
+        let actions: &[&str] =
+            if *tags_sessions { &["sts:AssumeRole", "sts:TagSession"] } else { &["sts:AssumeRole"] };
+        document(vec![json!({ "Effect": "Allow", "Principal": { "Service": principal }, "Action": actions })])
+    }
+}
+
+/// A role with AWS-managed policies (by name) and statements of its own.
+#[track_caller]
+pub fn role(
+    scope: &mut Scope<'_>,
+    name: &str,
+    description: &str,
+    trust: &Trust,
+    managed_policies: &[&str],
+    statements: Vec<Json>,
+) -> Handle<Role> {
+    let mut role = Role::new(trust.document()).description(description);
+    if !managed_policies.is_empty() {
+        let arns: Vec<Value<ids::ManagedPolicyPolicyArn>> = managed_policies
+            .iter()
+            .map(|policy| {
+                Value::sub(&format!("arn:${{AWS::Partition}}:iam::aws:policy/{policy}"), []).assume()
+            })
+            .collect();
+        role = role.managed_policy_arns(arns);
+    }
+    if !statements.is_empty() {
+        role = role.policies([RolePolicyProperty::new(document(statements), "access")]);
+    }
+    scope.add(name, role)
+}

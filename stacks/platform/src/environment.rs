@@ -1,0 +1,369 @@
+//! An environment: one TOML file with everything that differs between environments.
+
+use std::path::{Path, PathBuf};
+
+use constructs::{DataPolicy, addresses::Block};
+use serde::Deserialize;
+
+/// Where the environments' files are, relative to the workspace.
+pub const DIRECTORY: &str = "environments";
+
+/// Who stands behind the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// AWS.
+    Aws,
+    /// This machine.
+    Local,
+}
+
+impl Provider {
+    /// As the manifest spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Provider::Aws => "aws",
+            Provider::Local => "local",
+        }
+    }
+}
+
+/// Whether an environment's data is worth more than the environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Data {
+    /// It goes with the environment.
+    Disposable,
+    /// It is kept, and stacks are protected against deletion.
+    Kept,
+}
+
+/// An environment.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// The file's name without its ending.
+    #[serde(skip)]
+    pub name: String,
+    /// Who stands behind the endpoints.
+    pub provider: Provider,
+    /// The account, 12 digits.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// What every stack's name begins with.
+    pub prefix: String,
+    /// What its data is worth.
+    pub data: Data,
+    /// Days that logs are kept.
+    pub log_retention_days: u32,
+    /// The network.
+    pub network: Network,
+    /// The Kafka cluster.
+    pub kafka: Kafka,
+    /// The Kubernetes cluster.
+    pub cluster: Cluster,
+    /// The trades system.
+    pub trades: Trades,
+}
+
+/// The network.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// The VPC's block: /16 to /20.
+    pub cidr: String,
+    /// 2 or 3.
+    pub zones: u32,
+    /// A NAT gateway in each zone instead of one for all.
+    pub nat_gateway_per_zone: bool,
+    /// Interface endpoints, by service.
+    #[serde(default)]
+    pub interface_endpoints: Vec<String>,
+}
+
+/// The Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// A KRaft version as MSK spells it.
+    pub version: String,
+    /// Such as `kafka.m7g.large`.
+    pub instance_type: String,
+    /// Brokers in each zone.
+    pub brokers_per_zone: u32,
+    /// Overrides the derived volume, in GiB a broker.
+    #[serde(default)]
+    pub volume_gib: Option<u32>,
+}
+
+/// The Kubernetes cluster.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// The Kubernetes version.
+    pub version: String,
+    /// Blocks from which the API may be reached over the internet.
+    #[serde(default)]
+    pub public_access_cidrs: Vec<String>,
+    /// Roles that administer the cluster.
+    #[serde(default)]
+    pub admin_role_arns: Vec<String>,
+}
+
+/// The trades system's service level.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trades {
+    /// The rate of the simulated producer, in messages per second; 0 idles.
+    pub messages_per_second: f64,
+    /// The peak that is to be carried.
+    pub peak_messages_per_second: f64,
+    /// A message, in bytes.
+    pub message_bytes: u32,
+    /// Hours that trades are kept.
+    pub retention_hours: u32,
+    /// Messages in a batch, at most.
+    pub batch_size: u32,
+    /// How long a batch waits for more, from its first message on.
+    pub batch_timeout_seconds: f64,
+    /// How long the simulated write of a batch takes.
+    pub batch_processing_seconds: f64,
+    /// Batches that a consumer has in flight.
+    pub batches_in_flight: u32,
+    /// What the peak is multiplied with.
+    pub safety_factor: f64,
+    /// Consumers, at least.
+    pub consumers_min: u32,
+    /// Derived figures that are set here instead.
+    #[serde(default, rename = "override")]
+    pub overrides: TradesOverride,
+}
+
+/// Derived figures that an environment sets itself.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TradesOverride {
+    /// Consumers.
+    #[serde(default)]
+    pub consumers: Option<u32>,
+    /// Partitions of the topic.
+    #[serde(default)]
+    pub partitions: Option<u32>,
+}
+
+/// Why an environment cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// There is no file of that name.
+    #[error("there is no environment `{name}`{nearest}; there are: {known}", nearest = suggestion(nearest.as_deref()), known = known.join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The known name that is most like it.
+        nearest: Option<String>,
+        /// All names.
+        known: Vec<String>,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file says something that cannot be.
+    #[error("{file}:{line}: {message}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default()
+}
+
+impl Environment {
+    /// The names of all environments, sorted.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read.
+    pub fn names(workspace: &Path) -> Result<Vec<String>, EnvironmentError> {
+        let directory = workspace.join(DIRECTORY);
+        let unreadable = |source| EnvironmentError::Unreadable { path: directory.clone(), source };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&directory).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            if path.extension().is_some_and(|extension| extension == "toml")
+                && path.file_name().is_some_and(|name| name != "Cargo.toml")
+                && let Some(stem) = path.file_stem()
+            {
+                names.push(stem.to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Reads an environment by name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name, or its file says something that cannot be.
+    pub fn load(workspace: &Path, name: &str) -> Result<Self, EnvironmentError> {
+        let known = Self::names(workspace)?;
+        if !known.iter().any(|known| known == name) {
+            let nearest = nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
+            return Err(EnvironmentError::Unknown { name: name.to_owned(), nearest, known });
+        }
+        let file = format!("{DIRECTORY}/{name}.toml");
+        let path = workspace.join(&file);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| EnvironmentError::Unreadable { path: path.clone(), source })?;
+        Self::parse(name, &file, &text)
+    }
+
+    /// Reads an environment from text; `file` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// When it says something that cannot be.
+    pub fn parse(name: &str, file: &str, text: &str) -> Result<Self, EnvironmentError> {
+        let invalid = |line, message| EnvironmentError::Invalid { file: file.to_owned(), line, message };
+        let mut environment: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_at(text, span.start));
+            invalid(line, explain(error.message()))
+        })?;
+        environment.name = name.to_owned();
+        match environment.complaint() {
+            Some((key, message)) => Err(invalid(line_of_key(text, key), format!("{key}: {message}"))),
+            None => Ok(environment),
+        }
+    }
+
+    /// The first value that is out of its bounds or contradicts another, as (dotted key, what is wrong).
+    fn complaint(&self) -> Option<(&'static str, String)> {
+        let trades = &self.trades;
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+        if self.account.len() != 12 || !digits(&self.account) {
+            return Some(("account", format!("`{}` is not 12 digits", self.account)));
+        }
+        let region: Vec<&str> = self.region.split('-').collect();
+        if region.len() < 3 || !region.last().is_some_and(|last| digits(last)) {
+            return Some(("region", format!("`{}` is not a region such as eu-west-1", self.region)));
+        }
+        let name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !self.prefix.starts_with(|c: char| c.is_ascii_lowercase())
+            || !self.prefix.bytes().all(name)
+            || self.prefix.len() > 40
+        {
+            return Some((
+                "prefix",
+                format!("`{}` is not 1 to 40 lower-case letters, digits and hyphens", self.prefix),
+            ));
+        }
+        match self.network.cidr.parse::<Block>() {
+            Err(error) => return Some(("network.cidr", error.to_string())),
+            Ok(block) if !(16..=20).contains(&block.prefix()) => {
+                return Some(("network.cidr", format!("/{} is not /16 to /20", block.prefix())));
+            }
+            Ok(_) => {}
+        }
+        if !(2..=3).contains(&self.network.zones) {
+            return Some(("network.zones", format!("{} is not 2 or 3", self.network.zones)));
+        }
+        if !self.kafka.version.ends_with(".kraft") {
+            return Some((
+                "kafka.version",
+                format!("`{}` is not a KRaft version such as 3.9.x.kraft", self.kafka.version),
+            ));
+        }
+        for (key, cidr) in
+            self.cluster.public_access_cidrs.iter().map(|cidr| ("cluster.public_access_cidrs", cidr))
+        {
+            if let Err(error) = cidr.parse::<Block>() {
+                return Some((key, error.to_string()));
+            }
+        }
+        let numbers: [(&'static str, f64, f64, f64); 11] = [
+            ("log_retention_days", f64::from(self.log_retention_days), 1.0, 3653.0),
+            ("kafka.brokers_per_zone", f64::from(self.kafka.brokers_per_zone), 1.0, 10.0),
+            ("trades.messages_per_second", trades.messages_per_second, 0.0, 100_000.0),
+            ("trades.peak_messages_per_second", trades.peak_messages_per_second, 1.0, 100_000.0),
+            ("trades.message_bytes", f64::from(trades.message_bytes), 1.0, 1e6),
+            ("trades.retention_hours", f64::from(trades.retention_hours), 1.0, 8760.0),
+            ("trades.batch_size", f64::from(trades.batch_size), 1.0, 10_000.0),
+            ("trades.batch_timeout_seconds", trades.batch_timeout_seconds, 0.001, 60.0),
+            ("trades.batch_processing_seconds", trades.batch_processing_seconds, 0.0, 300.0),
+            ("trades.batches_in_flight", f64::from(trades.batches_in_flight), 1.0, 256.0),
+            ("trades.safety_factor", trades.safety_factor, 1.0, 10.0),
+        ];
+        numbers
+            .into_iter()
+            .find(|(_, value, least, most)| !(value >= least && value <= most))
+            .map(|(key, value, least, most)| (key, format!("{value} is not {least} to {most}")))
+    }
+
+    /// What happens to data with its stack.
+    #[must_use]
+    pub fn data_policy(&self) -> DataPolicy {
+        match self.data {
+            Data::Disposable => DataPolicy::Disposable,
+            Data::Kept => DataPolicy::Kept,
+        }
+    }
+}
+
+/// TOML's message, with the nearest right name where a name is wrong.
+fn explain(message: &str) -> String {
+    let message = message.trim();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let wrong_name = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    if let [wrong, known @ ..] = quoted.as_slice()
+        && wrong_name
+        && let Some(nearest) = nearest(wrong, known.iter().copied())
+    {
+        let what = if message.starts_with("unknown field") { "key" } else { "value" };
+        return format!(
+            "unknown {what} `{wrong}` (did you mean `{nearest}`?); known are: {}",
+            known.join(", ")
+        );
+    }
+    message.to_owned()
+}
+
+/// The known name that is most like a wrong one, if any is.
+fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (strsim::damerau_levenshtein(wrong, known), known))
+        .filter(|(distance, known)| *distance <= known.len().max(wrong.len()) / 2)
+        .min()
+        .map(|(_, known)| known)
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1)
+}
+
+/// The line on which a dotted key is set.
+fn line_of_key(text: &str, key: &str) -> usize {
+    let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut current = String::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            header.clone_into(&mut current);
+        } else if current == table && line.split('=').next().is_some_and(|left| left.trim() == name) {
+            return index + 1;
+        }
+    }
+    1
+}

@@ -1,0 +1,210 @@
+//! The trades system: who may do what, and the workloads.
+
+use std::collections::BTreeMap;
+
+use cfn::{App, DeployValue, Lookup, System, Workload, assembly::AssetKind};
+use constructs::network::as_text;
+use handlebars::Handlebars;
+use serde_json::{Value as Json, json};
+use worker_contract::{
+    KafkaAuthentication, KafkaConfiguration,
+    trades::{ConsumerConfiguration, METRICS_ADDRESS_DEFAULT, ProducerConfiguration},
+};
+
+use crate::{
+    RenderError,
+    cluster::Cluster,
+    environment::{Environment, Provider},
+    kafka::{Kafka, TRADES_DEAD_LETTER_TOPIC, TRADES_TOPIC},
+    network::stack_properties,
+    sizes::Sizes,
+};
+
+/// What the stack holds.
+pub const DESCRIPTION: &str = "Trades: pod identities of producer, consumer and KEDA";
+
+/// The namespace of the workloads.
+pub const NAMESPACE: &str = "trades";
+
+/// The consumer group.
+pub const CONSUMER_GROUP: &str = "trade-tx-consumer";
+
+/// The workload that produces.
+pub const PRODUCER: &str = "trade-producer";
+
+/// The workload that consumes.
+pub const CONSUMER: &str = "trade-consumer";
+
+/// The longest trade that is taken, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 64 << 10;
+
+/// How long a batch is tried again, in seconds.
+const RETRY_BUDGET_SECONDS: f64 = 30.0;
+
+/// What a pod is given beyond the longest drain, in seconds.
+const GRACE_MARGIN_SECONDS: u64 = 10;
+
+const DEPLOYMENT: &str = include_str!("../../../templates/kubernetes/worker.yaml.hbs");
+
+/// Adds the stack, and the workloads once.
+///
+/// # Errors
+///
+/// When the manifests' template is wrong.
+pub fn add(
+    app: &mut App,
+    id: &str,
+    environment: &Environment,
+    sizes: &Sizes,
+    kafka: &Kafka,
+    cluster: &Cluster,
+    with_workloads: bool,
+) -> Result<(), RenderError> {
+    let mut stack = app.stack(id, stack_properties(environment, DESCRIPTION));
+    let mut scope = stack.scope();
+    cluster.kubernetes.pod_identity(
+        &mut scope,
+        "Producer",
+        NAMESPACE,
+        PRODUCER,
+        kafka.trades.grant_produce_idempotently(),
+    );
+    let mut consumer = kafka.trades.grant_consume(CONSUMER_GROUP);
+    consumer.extend(kafka.trades_dead_letters.grant_produce_idempotently());
+    cluster.kubernetes.pod_identity(&mut scope, "Consumer", NAMESPACE, CONSUMER, consumer);
+    cluster.kubernetes.pod_identity(
+        &mut scope,
+        "Keda",
+        "keda",
+        "keda-operator",
+        kafka.trades.grant_read_lag(CONSUMER_GROUP),
+    );
+    app.add(stack);
+    if with_workloads {
+        workloads(app, environment, sizes, kafka, cluster)?;
+    }
+    Ok(())
+}
+
+fn workloads(
+    app: &mut App,
+    environment: &Environment,
+    sizes: &Sizes,
+    kafka: &Kafka,
+    cluster: &Cluster,
+) -> Result<(), RenderError> {
+    let authentication = match environment.provider {
+        Provider::Aws => KafkaAuthentication::MskIam { region: environment.region.clone() },
+        Provider::Local => KafkaAuthentication::None,
+    };
+    let connection =
+        KafkaConfiguration { bootstrap_servers: "${{ kafka_bootstrap_servers }}".to_owned(), authentication };
+    let level = &environment.trades;
+    let drain_timeout_seconds = (level.batch_processing_seconds * 2.0).clamp(5.0, 120.0);
+    let producer = ProducerConfiguration {
+        kafka: connection.clone(),
+        topic: TRADES_TOPIC.to_owned(),
+        messages_per_second: level.messages_per_second,
+        generator_seed: None,
+        metrics_address: METRICS_ADDRESS_DEFAULT.to_owned(),
+    };
+    let consumer = ConsumerConfiguration {
+        kafka: connection,
+        topic: TRADES_TOPIC.to_owned(),
+        dead_letter_topic: TRADES_DEAD_LETTER_TOPIC.to_owned(),
+        consumer_group: CONSUMER_GROUP.to_owned(),
+        batch_size: level.batch_size,
+        batch_bytes: 1 << 20,
+        batch_timeout_seconds: level.batch_timeout_seconds,
+        batch_processing_seconds: level.batch_processing_seconds,
+        batches_in_flight: level.batches_in_flight,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        retry_budget_seconds: RETRY_BUDGET_SECONDS,
+        drain_timeout_seconds,
+        metrics_address: METRICS_ADDRESS_DEFAULT.to_owned(),
+    };
+    let pods = [
+        Pod {
+            name: PRODUCER,
+            replicas: 1,
+            environment: producer.to_environment(),
+            grace_seconds: 30,
+            spread: false,
+        },
+        Pod {
+            name: CONSUMER,
+            replicas: sizes.trades("consumers"),
+            environment: consumer.to_environment(),
+            grace_seconds: drain_timeout_seconds.ceil() as u64 + GRACE_MARGIN_SECONDS,
+            spread: true,
+        },
+    ];
+    let lookup_authentication = match environment.provider {
+        Provider::Aws => "iam",
+        Provider::Local => "plaintext",
+    };
+    for pod in pods {
+        let repository =
+            cluster.repositories.get(pod.name).map(|handle| DeployValue::Value(handle.repository_uri()));
+        app.asset(pod.name, AssetKind::Image, pod.name, repository);
+        app.workload(Workload {
+            system: "trades".to_owned(),
+            name: pod.name.to_owned(),
+            namespace: NAMESPACE.to_owned(),
+            manifest: pod.manifest()?,
+            values: BTreeMap::from([
+                (
+                    "kafka_bootstrap_servers".to_owned(),
+                    DeployValue::Lookup(Lookup::MskBootstrapBrokers {
+                        cluster_arn: as_text(&kafka.cluster.arn()),
+                        authentication: lookup_authentication.to_owned(),
+                    }),
+                ),
+                (
+                    "image".to_owned(),
+                    DeployValue::Asset { name: pod.name.to_owned(), field: "image_uri".to_owned() },
+                ),
+            ]),
+        });
+    }
+    app.system(
+        "trades",
+        System {
+            topic: TRADES_TOPIC.to_owned(),
+            dead_letter_topic: TRADES_DEAD_LETTER_TOPIC.to_owned(),
+            consumer_group: CONSUMER_GROUP.to_owned(),
+            partitions: u32::try_from(sizes.trades("partitions")).unwrap_or(u32::MAX),
+            producer: PRODUCER.to_owned(),
+            consumer: CONSUMER.to_owned(),
+        },
+    );
+    Ok(())
+}
+
+struct Pod {
+    name: &'static str,
+    replicas: u64,
+    environment: BTreeMap<String, String>,
+    grace_seconds: u64,
+    /// Whether its replicas are spread over zones and kept from being evicted all at once.
+    spread: bool,
+}
+
+impl Pod {
+    fn manifest(&self) -> Result<String, RenderError> {
+        let mut engine = Handlebars::new();
+        engine.register_escape_fn(handlebars::no_escape);
+        engine.set_strict_mode(true);
+        let variables: Vec<Json> = self
+            .environment
+            .iter()
+            // JSON text is YAML text, quoted.
+            .map(|(name, value)| json!({ "name": name, "value": Json::from(value.as_str()).to_string() }))
+            .collect();
+        let data = json!({
+            "name": self.name, "namespace": NAMESPACE, "system": "trades", "replicas": self.replicas,
+            "variables": variables, "grace_seconds": self.grace_seconds, "spread": self.spread,
+        });
+        engine.render_template(DEPLOYMENT, &data).map_err(|error| RenderError::Template(error.to_string()))
+    }
+}
