@@ -1,3 +1,318 @@
-//! All that talks to AWS: change sets, assets, workloads, status, teardown.
+//! The deploy engine's command line; `cargo xtask` calls it.
 
-fn main() {}
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Mutex, atomic::AtomicBool},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use cfn::assembly::Manifest;
+use clap::{Args, Parser, Subcommand};
+use deploy_engine::{
+    deploy::{Deployment, lock},
+    local::LocalEnvironment,
+    report::{Format, Reporter},
+    stacks::Stacks,
+    status, teardown,
+};
+
+/// Deploys an assembly through CloudFormation, and shows and removes what is deployed.
+#[derive(Parser)]
+#[command(name = "deploy-engine")]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Common {
+    /// The assembly's directory.
+    #[arg(long, global = true, default_value = "target/assembly/local")]
+    assembly: PathBuf,
+    /// Where the AWS APIs are, instead of AWS.
+    #[arg(long, global = true)]
+    endpoint_url: Option<String>,
+    /// The local environment's program, for the local provider.
+    #[arg(long, global = true)]
+    local_environment: Option<PathBuf>,
+    /// The local environment's directory.
+    #[arg(long, global = true, default_value = "target/local")]
+    local_root: PathBuf,
+    /// JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Consent {
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Do not ask: the environment is named here.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    confirm: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Deploy.
+    Deploy {
+        #[command(flatten)]
+        consent: Consent,
+        /// These stacks alone.
+        #[arg(long = "stack")]
+        stacks: Vec<String>,
+        /// Stacks without workloads.
+        #[arg(long)]
+        stacks_only: bool,
+        /// Where the workers' binaries are.
+        #[arg(long, default_value = "target/debug")]
+        binaries: PathBuf,
+    },
+    /// Take down.
+    Teardown {
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// The stacks' outputs.
+    Outputs,
+    /// What is deployed and how it does.
+    Status,
+    /// The logs of a system's workloads.
+    Logs {
+        /// The system.
+        system: String,
+        /// Go on as they grow.
+        #[arg(long)]
+        follow: bool,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Clients {
+    stacks: Stacks,
+    kafka: aws_sdk_msk::Client,
+    identity: aws_sdk_sts::Client,
+}
+
+async fn run(cli: Cli) -> Result<ExitCode> {
+    let common = cli.common;
+    let manifest = Manifest::read(&common.assembly)?;
+    let is_local = manifest.provider == "local";
+    let local = match (is_local, &common.local_environment) {
+        (true, Some(program)) => Some(LocalEnvironment::new(program.clone(), common.local_root.clone())),
+        (true, None) => bail!("the local provider needs --local-environment; `cargo xtask` gives it"),
+        (false, _) => None,
+    };
+    let reporter = Reporter::new(if common.json { Format::Json } else { Format::Human });
+    let clients = clients(&manifest, common.endpoint_url.as_deref()).await?;
+    match cli.command {
+        Command::Deploy { consent, stacks, stacks_only, binaries } => {
+            if !is_local && !stacks_only && !manifest.workloads.is_empty() {
+                bail!(
+                    "workloads cannot be deployed to EKS yet: images are not pushed and manifests not applied. Nothing was touched. `--stacks-only` deploys the stacks of {} without them",
+                    manifest.environment
+                );
+            }
+            agree(&manifest, &consent, "deploy")?;
+            check_account(&manifest, &clients).await?;
+            let _lock = lock(&common.assembly)?;
+            let deployment = Deployment {
+                assembly: &common.assembly,
+                manifest: &manifest,
+                stacks: &clients.stacks,
+                kafka: &clients.kafka,
+                local: local.as_ref().filter(|_| !stacks_only),
+                binaries,
+                reporter: &reporter,
+                only: stacks,
+                pending: Mutex::new(None),
+                executing: AtomicBool::new(false),
+            };
+            let outcome = tokio::select! {
+                outcome = deployment.run() => outcome.map(|()| ExitCode::SUCCESS),
+                signal = interrupt() => {
+                    signal?;
+                    reporter.settle();
+                    eprintln!("{}", deployment.interrupted().await);
+                    Ok(ExitCode::from(130))
+                }
+            };
+            reporter.settle();
+            outcome
+        }
+        Command::Teardown { consent } => {
+            agree(&manifest, &consent, "teardown")?;
+            let _lock = lock(&common.assembly)?;
+            let run =
+                teardown::run(&common.assembly, &manifest, Some(&clients.stacks), local.as_ref(), &reporter);
+            tokio::select! {
+                outcome = run => outcome.map(|()| ExitCode::SUCCESS),
+                signal = interrupt() => {
+                    signal?;
+                    reporter.settle();
+                    eprintln!("interrupted; run the teardown again to go on");
+                    Ok(ExitCode::from(130))
+                }
+            }
+        }
+        Command::Outputs => outputs(&manifest, &clients.stacks, common.json).await,
+        Command::Status => {
+            let status = status::gather(&manifest, &clients.stacks, local.as_ref()).await?;
+            if common.json {
+                println!("{}", serde_json::to_string(&status)?);
+            } else {
+                println!("{}", status::table(&status));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Logs { system, follow } => logs(&manifest, local.as_ref(), &system, follow).await,
+    }
+}
+
+async fn interrupt() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        signal = tokio::signal::ctrl_c() => signal?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clients> {
+    if manifest.provider == "local" && endpoint_url.is_none() {
+        // Without it the SDK would talk to AWS.
+        bail!("the local provider needs --endpoint-url; `cargo xtask` gives it");
+    }
+    let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest())
+        .region(aws_config::Region::new(manifest.region.clone()));
+    if let Some(url) = endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    let config = loader.load().await;
+    let poll = if manifest.provider == "local" { Duration::from_millis(100) } else { Duration::from_secs(3) };
+    Ok(Clients {
+        stacks: Stacks::new(aws_sdk_cloudformation::Client::new(&config), poll),
+        kafka: aws_sdk_msk::Client::new(&config),
+        identity: aws_sdk_sts::Client::new(&config),
+    })
+}
+
+/// The credentials must be of the environment's account: an environment deployed into another would be
+/// found by nobody.
+async fn check_account(manifest: &Manifest, clients: &Clients) -> Result<()> {
+    let identity = clients.identity.get_caller_identity().send().await.map_err(|error| {
+        anyhow::anyhow!(
+            "AWS does not tell whose credentials these are: {}",
+            aws_sdk_sts::error::DisplayErrorContext(&error)
+        )
+    })?;
+    let account = identity.account().unwrap_or_default();
+    if account != manifest.account {
+        bail!(
+            "the credentials are of the account {account}, the environment {} is in {}; choose others (AWS_PROFILE) or change environments/{}.toml",
+            manifest.environment,
+            manifest.account,
+            manifest.environment
+        );
+    }
+    Ok(())
+}
+
+/// Asks, unless told not to. The local environment is this user's own: nobody is asked.
+fn agree(manifest: &Manifest, consent: &Consent, what: &str) -> Result<()> {
+    let environment = &manifest.environment;
+    if manifest.provider == "local" || consent.confirm.as_ref() == Some(environment) {
+        return Ok(());
+    }
+    if let Some(other) = &consent.confirm {
+        bail!("--confirm names `{other}`, the environment is `{environment}`");
+    }
+    if consent.yes && environment != "prod" {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!(
+            "{what} of {environment} wants to be confirmed and there is no terminal: add `--confirm {environment}`"
+        );
+    }
+    print!(
+        "{what} the environment {environment} in the account {}? Type its name to go on: ",
+        manifest.account
+    );
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if answer.trim() != environment {
+        bail!("not confirmed; nothing was touched");
+    }
+    Ok(())
+}
+
+async fn outputs(manifest: &Manifest, stacks: &Stacks, json: bool) -> Result<ExitCode> {
+    let mut all = serde_json::Map::new();
+    for entry in &manifest.stacks {
+        let outputs =
+            stacks.describe(&entry.name).await?.map(|deployed| deployed.outputs).unwrap_or_default();
+        if json {
+            all.insert(entry.id.clone(), serde_json::to_value(&outputs)?);
+        } else {
+            for (name, value) in outputs {
+                println!("{:<10} {name:<44} {value}", entry.id);
+            }
+        }
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn logs(
+    manifest: &Manifest,
+    local: Option<&LocalEnvironment>,
+    system: &str,
+    follow: bool,
+) -> Result<ExitCode> {
+    let workloads: Vec<&str> = manifest
+        .workloads
+        .iter()
+        .filter(|workload| workload.system == system || workload.name == system)
+        .map(|workload| workload.name.as_str())
+        .collect();
+    if workloads.is_empty() {
+        let known: Vec<&str> = manifest.systems.keys().map(String::as_str).collect();
+        bail!("there is no system or workload `{system}`; there are: {}", known.join(", "));
+    }
+    let local = local.context("logs of workloads in EKS are in CloudWatch Logs; they are not fetched yet")?;
+    if follow {
+        let following: Vec<_> = workloads.iter().map(|name| ["logs", name, "--follow"]).collect();
+        tokio::select! {
+            results = futures::future::try_join_all(following.iter().map(|arguments| local.run(arguments))) => {
+                results?;
+            }
+            signal = interrupt() => signal?,
+        }
+    } else {
+        for name in workloads {
+            local.run(&["logs", name]).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

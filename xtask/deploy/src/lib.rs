@@ -1,0 +1,13 @@
+//! All that talks to AWS: change sets, workloads, status, teardown. What to do is decided in [`plan`] and
+//! [`wiring`], on plain data; the rest carries it out.
+
+pub mod deploy;
+pub mod failure;
+pub mod local;
+pub mod plan;
+pub mod report;
+pub mod stacks;
+pub mod status;
+pub mod teardown;
+pub mod wiring;
+pub mod workloads;

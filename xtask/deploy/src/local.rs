@@ -1,0 +1,79 @@
+//! The local environment's program, called as one.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value as Json;
+use tokio::process::Command;
+
+/// The program and its directory.
+#[derive(Clone, Debug)]
+pub struct LocalEnvironment {
+    program: PathBuf,
+    root: PathBuf,
+}
+
+impl LocalEnvironment {
+    /// By its program and directory.
+    #[must_use]
+    pub fn new(program: PathBuf, root: PathBuf) -> Self {
+        Self { program, root }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&self.root).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Calls it and reads what it prints as JSON.
+    ///
+    /// # Errors
+    ///
+    /// What it says when it fails.
+    pub async fn ask(&self, arguments: &[&str]) -> Result<Json> {
+        let output = self
+            .command(arguments)
+            .stderr(Stdio::piped())
+            .output()
+            .await
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let text = text.trim().trim_start_matches("Error: ");
+            bail!("{text}");
+        }
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("`local-environment {}` printed no JSON", arguments.join(" ")))
+    }
+
+    /// Calls it; what it prints goes where this program's output goes.
+    ///
+    /// # Errors
+    ///
+    /// When it fails.
+    pub async fn run(&self, arguments: &[&str]) -> Result<()> {
+        let status = self
+            .command(arguments)
+            .status()
+            .await
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        if !status.success() {
+            bail!("`local-environment {}` failed", arguments.join(" "));
+        }
+        Ok(())
+    }
+
+    /// Makes the running workloads those of the manifests in a directory.
+    ///
+    /// # Errors
+    ///
+    /// What did not become ready.
+    pub async fn apply(&self, manifests: &Path, binaries: &Path) -> Result<Json> {
+        let (manifests, binaries) = (manifests.to_string_lossy(), binaries.to_string_lossy());
+        self.ask(&["apply", "--manifests", &manifests, "--binaries", &binaries]).await
+    }
+}

@@ -1,0 +1,188 @@
+//! Deploy-time values: from where they come to what they are. Pure.
+
+use std::collections::BTreeMap;
+
+use cfn::assembly::{LookupSource, ParameterWiring, Source};
+
+/// What is known so far.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Stack id -> output -> value.
+    pub outputs: BTreeMap<String, BTreeMap<String, String>>,
+    /// (cluster ARN, authentication) -> bootstrap servers.
+    pub bootstrap_servers: BTreeMap<(String, String), String>,
+    /// Asset -> field -> value.
+    pub assets: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// Why a value is not to be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WiringError {
+    /// A stack does not give an output.
+    #[error("the stack `{stack}` has no output `{output}`; deploy it first (without `--stack`, all are)")]
+    NoOutput {
+        /// The stack's id.
+        stack: String,
+        /// The output.
+        output: String,
+    },
+    /// An asset was not published.
+    #[error("the asset `{name}` has no {field}: it was not built and published")]
+    NoAsset {
+        /// The asset.
+        name: String,
+        /// The field.
+        field: String,
+    },
+    /// Something must be looked up first.
+    #[error("the bootstrap brokers ({authentication}) of {cluster_arn} are not known yet")]
+    NotLookedUp {
+        /// The cluster.
+        cluster_arn: String,
+        /// The listener.
+        authentication: String,
+    },
+    /// A manifest names a value that nothing gives.
+    #[error("the manifest of `{workload}` wants `{name}`, which nothing gives")]
+    NoValue {
+        /// The workload.
+        workload: String,
+        /// The name.
+        name: String,
+    },
+}
+
+/// The value of a source.
+///
+/// # Errors
+///
+/// When what it comes from is not there.
+pub fn resolve(source: &Source, known: &Known) -> Result<String, WiringError> {
+    match source {
+        Source::Literal(text) => Ok(text.clone()),
+        Source::Output { stack, output } => known
+            .outputs
+            .get(stack)
+            .and_then(|outputs| outputs.get(output))
+            .cloned()
+            .ok_or_else(|| WiringError::NoOutput { stack: stack.clone(), output: output.clone() }),
+        Source::Asset { name, field } => known
+            .assets
+            .get(name)
+            .and_then(|fields| fields.get(field))
+            .cloned()
+            .ok_or_else(|| WiringError::NoAsset { name: name.clone(), field: field.clone() }),
+        Source::Lookup(LookupSource::MskBootstrapBrokers { authentication, cluster_arn }) => {
+            let cluster_arn = resolve(cluster_arn, known)?;
+            let key = (cluster_arn, authentication.clone());
+            known.bootstrap_servers.get(&key).cloned().ok_or_else(|| WiringError::NotLookedUp {
+                cluster_arn: key.0.clone(),
+                authentication: key.1.clone(),
+            })
+        }
+    }
+}
+
+/// The values of parameters, by name.
+///
+/// # Errors
+///
+/// The first that is not to be had.
+pub fn resolve_all(
+    wired: &[ParameterWiring],
+    known: &Known,
+) -> Result<BTreeMap<String, String>, WiringError> {
+    wired.iter().map(|parameter| Ok((parameter.name.clone(), resolve(&parameter.source, known)?))).collect()
+}
+
+/// The lookups that sources need, as (cluster ARN, authentication), as far as their ARNs are known.
+#[must_use]
+pub fn lookups(wired: &[ParameterWiring], known: &Known) -> Vec<(String, String)> {
+    wired
+        .iter()
+        .filter_map(|parameter| match &parameter.source {
+            Source::Lookup(LookupSource::MskBootstrapBrokers { authentication, cluster_arn }) => {
+                Some((resolve(cluster_arn, known).ok()?, authentication.clone()))
+            }
+            _ => None,
+        })
+        .filter(|key| !known.bootstrap_servers.contains_key(key))
+        .collect()
+}
+
+/// A manifest with every `${{ name }}` replaced. A value that would end its YAML string is refused.
+///
+/// # Errors
+///
+/// When a name has no value.
+pub fn fill(
+    workload: &str,
+    manifest: &str,
+    values: &BTreeMap<String, String>,
+) -> Result<String, WiringError> {
+    let mut filled = String::with_capacity(manifest.len());
+    let mut rest = manifest;
+    while let Some((before, after)) = rest.split_once("${{") {
+        let missing =
+            |name: &str| WiringError::NoValue { workload: workload.to_owned(), name: name.to_owned() };
+        let (name, after) = after.split_once("}}").ok_or_else(|| missing("an unclosed name"))?;
+        let value = values.get(name.trim()).ok_or_else(|| missing(name.trim()))?;
+        if value.chars().any(|c| c.is_control() || matches!(c, '"' | '\\')) {
+            return Err(missing(&format!("{} (its value has quotes or control characters)", name.trim())));
+        }
+        filled.push_str(before);
+        filled.push_str(value);
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Known {
+        Known {
+            outputs: BTreeMap::from([(
+                "kafka".to_owned(),
+                BTreeMap::from([("Arn".to_owned(), "arn:c".to_owned())]),
+            )]),
+            bootstrap_servers: BTreeMap::from([(
+                ("arn:c".to_owned(), "iam".to_owned()),
+                "b-1:9098".to_owned(),
+            )]),
+            assets: BTreeMap::new(),
+        }
+    }
+
+    fn brokers(authentication: &str) -> Source {
+        Source::Lookup(LookupSource::MskBootstrapBrokers {
+            authentication: authentication.to_owned(),
+            cluster_arn: Box::new(Source::Output { stack: "kafka".to_owned(), output: "Arn".to_owned() }),
+        })
+    }
+
+    #[test]
+    fn values_come_from_where_the_manifest_says() {
+        assert_eq!(resolve(&brokers("iam"), &known()), Ok("b-1:9098".to_owned()));
+        assert!(matches!(resolve(&brokers("tls"), &known()), Err(WiringError::NotLookedUp { .. })));
+        let wired = [ParameterWiring { name: "P".to_owned(), source: brokers("tls") }];
+        assert_eq!(lookups(&wired, &known()), [("arn:c".to_owned(), "tls".to_owned())]);
+        let absent = Source::Output { stack: "network".to_owned(), output: "Vpc".to_owned() };
+        assert!(resolve(&absent, &known()).unwrap_err().to_string().contains("`network`"));
+    }
+
+    #[test]
+    fn a_manifest_is_filled_and_nothing_is_left_open() {
+        let values = BTreeMap::from([("image".to_owned(), "local/x@sha256:1".to_owned())]);
+        assert_eq!(fill("w", "image: \"${{ image }}\"\n", &values).unwrap(), "image: \"local/x@sha256:1\"\n");
+        assert!(fill("w", "${{ other }}", &values).unwrap_err().to_string().contains("`other`"));
+        assert!(fill("w", "${{ image", &values).is_err());
+        let evil = BTreeMap::from([("image".to_owned(), "x\"\nevil: true".to_owned())]);
+        assert!(
+            fill("w", "image: \"${{ image }}\"", &evil).is_err(),
+            "a value cannot break out of its string"
+        );
+    }
+}
