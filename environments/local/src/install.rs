@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     layout::Layout,
-    process::{find_program, output_of},
+    process::{find_program, lock, output_of},
 };
 
 const REQUIREMENTS: &str = include_str!("../emulator/requirements.txt");
@@ -70,6 +70,7 @@ impl Broker {
 ///
 /// What is missing on the machine and how to get it, or what an installer said.
 pub fn install(layout: &Layout) -> Result<Broker> {
+    let _lock = lock(&layout.install_lock_file(), "another installation")?;
     install_emulator(layout)?;
     install_broker(layout)
 }
@@ -86,7 +87,7 @@ pub fn emulator_python(layout: &Layout) -> PathBuf {
 ///
 /// When it cannot be written.
 pub fn emulator_script(layout: &Layout) -> Result<PathBuf> {
-    let path = layout.python().join("floodgate_emulator.py");
+    let path = layout.emulator_script();
     if !fs::read(&path).is_ok_and(|old| old == EMULATOR.as_bytes()) {
         write(&path, EMULATOR)?;
     }
@@ -258,7 +259,12 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {} (is the disk full?)", path.display()))
 }
 
-fn remove(directory: &Path) -> Result<()> {
+/// Removes a directory with all that is in it. One that is not there is no error.
+///
+/// # Errors
+///
+/// When it cannot be removed.
+pub fn remove(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

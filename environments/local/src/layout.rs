@@ -6,23 +6,50 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
+    parts: PathBuf,
 }
 
 impl Layout {
-    /// Below `root`, made absolute.
+    /// Below `root`, made absolute. What is installed lies in `parts`, which several environments may share.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made.
-    pub fn new(root: &Path) -> std::io::Result<Self> {
+    /// When a directory cannot be made.
+    pub fn new(root: &Path, parts: Option<&Path>) -> std::io::Result<Self> {
+        let parts = parts.unwrap_or(root);
         std::fs::create_dir_all(root)?;
-        Ok(Self { root: root.canonicalize()? })
+        std::fs::create_dir_all(parts)?;
+        Ok(Self { root: root.canonicalize()?, parts: parts.canonicalize()? })
     }
 
     /// The directory itself.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The directory of what is installed.
+    #[must_use]
+    pub fn parts(&self) -> &Path {
+        &self.parts
+    }
+
+    /// Held by whoever installs.
+    #[must_use]
+    pub fn install_lock_file(&self) -> PathBuf {
+        self.parts.join("install.lock")
+    }
+
+    /// The emulator's start script.
+    #[must_use]
+    pub fn emulator_script(&self) -> PathBuf {
+        self.root.join("floodgate_emulator.py")
+    }
+
+    /// What the emulator keeps.
+    #[must_use]
+    pub fn emulator_data(&self) -> PathBuf {
+        self.root.join("emulator")
     }
 
     /// What runs, for others to read.
@@ -46,13 +73,13 @@ impl Layout {
     /// The Python environment of the emulator.
     #[must_use]
     pub fn python(&self) -> PathBuf {
-        self.root.join("python")
+        self.parts.join("python")
     }
 
     /// The broker's jars.
     #[must_use]
     pub fn kafka_libraries(&self) -> PathBuf {
-        self.root.join("kafka-libraries")
+        self.parts.join("kafka-libraries")
     }
 
     /// The broker's data.
@@ -64,7 +91,7 @@ impl Layout {
     /// Programs installed as tools.
     #[must_use]
     pub fn tools(&self) -> PathBuf {
-        self.root.join("tools")
+        self.parts.join("tools")
     }
 
     /// The workers' binaries that run, by content.

@@ -1,8 +1,8 @@
 //! Starting and stopping the environment from outside.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    process::{Command, Stdio},
+    fs::{self, File},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     install,
     layout::Layout,
     manifest::Workload,
-    process::wait_until,
+    process::{lock, wait_until},
 };
 
 /// How long the parts may take to start.
@@ -22,15 +22,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long everything may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One at a time starts or stops; held until dropped.
-fn lock(layout: &Layout) -> Result<File> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(layout.lock_file())?;
-    if file.try_lock().is_err() {
-        eprintln!("waiting for another command that starts or stops the local environment");
-        file.lock()?;
-    }
-    Ok(file)
-}
+/// Whom a command waits for.
+const LOCK_HOLDER: &str = "another command that starts or stops the local environment";
 
 /// Installs what is missing and starts what does not run. What runs already is left alone.
 ///
@@ -38,11 +31,12 @@ fn lock(layout: &Layout) -> Result<File> {
 ///
 /// What did not start, with the end of its log.
 pub fn up(layout: &Layout) -> Result<State> {
-    let _lock = lock(layout)?;
+    let _lock = lock(&layout.lock_file(), LOCK_HOLDER)?;
     install::install(layout)?;
+    let mut supervisor = None;
     if !control::is_running(layout) {
         clean_up(layout)?;
-        start_supervisor(layout)?;
+        supervisor = Some(start_supervisor(layout)?);
     }
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
@@ -51,6 +45,9 @@ pub fn up(layout: &Layout) -> Result<State> {
             && let Some(state) = State::read(layout)
         {
             return Ok(state);
+        }
+        if let Some(ended) = supervisor.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+            bail!("the supervisor ended ({ended}):\n{}", tail(layout, "supervisor"));
         }
         if Instant::now() >= deadline {
             bail!(
@@ -64,27 +61,26 @@ pub fn up(layout: &Layout) -> Result<State> {
     }
 }
 
-fn start_supervisor(layout: &Layout) -> Result<()> {
+/// Starts it; it outlives this process.
+fn start_supervisor(layout: &Layout) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     let path = layout.log_file("supervisor");
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
     let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    let child = Command::new(std::env::current_exe()?)
+    Command::new(std::env::current_exe()?)
         .arg("--root")
         .arg(layout.root())
+        .arg("--parts")
+        .arg(layout.parts())
         .arg("supervise")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .process_group(0)
         .spawn()
-        .context("cannot start the supervisor")?;
-    // It outlives this process; its end is seen by its silence.
-    drop(child);
-    wait_until(Duration::from_secs(10), || control::is_running(layout));
-    Ok(())
+        .context("cannot start the supervisor")
 }
 
 /// Ends what a supervisor that was killed has left behind.
@@ -105,7 +101,7 @@ fn clean_up(layout: &Layout) -> Result<()> {
 ///
 /// When something does not end.
 pub fn down(layout: &Layout) -> Result<()> {
-    let _lock = lock(layout)?;
+    let _lock = lock(&layout.lock_file(), LOCK_HOLDER)?;
     let state = State::read(layout);
     if control::ask(layout, &Request::Down).is_ok() {
         let gone = || state.as_ref().is_none_or(|state| !state.supervisor.is_alive());
@@ -113,13 +109,11 @@ pub fn down(layout: &Layout) -> Result<()> {
     }
     clean_up(layout)?;
     let _ = fs::remove_file(layout.state_file());
-    // Records and offsets go with the environment: the next one begins anew, as a new cluster would.
-    match fs::remove_dir_all(layout.kafka_data()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", layout.kafka_data().display()))
-        }
-        _ => Ok(()),
+    // Records, offsets and stacks go with the environment: the next one begins anew, as a new account would.
+    for directory in [layout.kafka_data(), layout.emulator_data()] {
+        install::remove(&directory)?;
     }
+    Ok(())
 }
 
 /// Makes the running workloads those wanted and waits until all are ready.

@@ -19,6 +19,10 @@ struct Cli {
     /// The environment's directory.
     #[arg(long, default_value = "target/local")]
     root: PathBuf,
+    /// Where the installed parts are, for several environments to share; the environment's directory unless
+    /// told otherwise.
+    #[arg(long)]
+    parts: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -88,7 +92,8 @@ enum Command {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let layout = Layout::new(&cli.root).with_context(|| format!("cannot make {}", cli.root.display()))?;
+    let layout = Layout::new(&cli.root, cli.parts.as_deref())
+        .with_context(|| format!("cannot make {}", cli.root.display()))?;
     match cli.command {
         Command::Install => install::install(&layout).map(drop),
         Command::Up => print(&lifecycle::up(&layout)?),

@@ -1,8 +1,11 @@
 //! Processes: who they are beyond a number that may be reused, and how they end.
 
 use std::{
-    fs, io,
+    fs::{self, File, OpenOptions},
+    io,
+    path::Path,
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -95,6 +98,20 @@ pub fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> boo
     }
 }
 
+/// Locks a file, made if it is not there, until the answer is dropped. Says whom it waits for when it must.
+///
+/// # Errors
+///
+/// When the file cannot be made or locked.
+pub fn lock(path: &Path, holder: &str) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting for {holder}");
+        file.lock()?;
+    }
+    Ok(file)
+}
+
 /// The path of a program that `PATH` finds.
 #[must_use]
 pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
@@ -111,18 +128,37 @@ pub fn output_of(program: &std::path::Path, arguments: &[&str]) -> Option<String
     Some(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
 }
 
+/// The first port that is handed out, and how many there are. They lie below those that systems give to
+/// outgoing connections (32768 and up on Linux): a client that tries again and again to reach a server which is
+/// being restarted may otherwise get the server's own port, be connected with itself, and keep the server out.
+const PORTS: (u32, u32) = (20_000, 12_000);
+
+/// How far apart two processes begin to look for ports.
+const PORT_STRIDE: u32 = 41;
+
+/// Ports that this process has looked at, so that it gives none out twice before somebody listens on it.
+static PORTS_TRIED: AtomicU32 = AtomicU32::new(0);
+
 /// A loopback port that nobody listens on: the preferred one if it is free.
 ///
 /// # Errors
 ///
 /// When the system has none.
 pub fn free_port(preferred: Option<u16>) -> io::Result<u16> {
-    let bound = |port| std::net::TcpListener::bind(("127.0.0.1", port));
-    let listener = match preferred.map(bound) {
-        Some(Ok(listener)) => listener,
-        _ => bound(0)?,
-    };
-    Ok(listener.local_addr()?.port())
+    let bound = |port| std::net::TcpListener::bind(("127.0.0.1", port)).and_then(|bound| bound.local_addr());
+    if let Some(address) = preferred.and_then(|port| bound(port).ok()) {
+        return Ok(address.port());
+    }
+    let (first, count) = PORTS;
+    let start = std::process::id().wrapping_mul(PORT_STRIDE);
+    for _ in 0..count {
+        let offset = start.wrapping_add(PORTS_TRIED.fetch_add(1, Ordering::Relaxed)) % count;
+        let Ok(port) = u16::try_from(first + offset) else { continue };
+        if let Ok(address) = bound(port) {
+            return Ok(address.port());
+        }
+    }
+    Ok(bound(0)?.port())
 }
 
 #[cfg(test)]
@@ -152,5 +188,12 @@ mod tests {
         assert_ne!(free_port(Some(port)).unwrap(), port);
         drop(taken);
         assert_eq!(free_port(Some(port)).unwrap(), port);
+    }
+
+    #[test]
+    fn no_port_is_given_out_twice_or_lies_among_those_of_outgoing_connections() {
+        let ports: std::collections::BTreeSet<u16> = (0..50).map(|_| free_port(None).unwrap()).collect();
+        assert_eq!(ports.len(), 50);
+        assert!(ports.iter().all(|port| *port < 32_768), "{ports:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    io::Write,
     net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     sync::{
@@ -12,7 +13,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
 
 use crate::{layout::Layout, process::Identity};
 
@@ -109,6 +116,7 @@ impl Supervised {
     pub fn tick(&mut self, layout: &Layout) -> bool {
         let now = Instant::now();
         if let Some(child) = &mut self.child {
+            end_group_of_ended(child);
             match child.try_wait() {
                 Ok(None) => {
                     self.probe(now);
@@ -127,7 +135,7 @@ impl Supervised {
         }
         if self.stopping.is_none() && now >= self.next_start {
             if let Err(error) = self.start(layout, now) {
-                eprintln!("{}: {error:#}", self.name);
+                note(&format!("{}: {error:#}", self.name));
                 self.failures += 1;
                 self.next_start = now + back_off(self.failures);
             }
@@ -169,7 +177,7 @@ impl Supervised {
         self.failures = if well { 1 } else { self.failures + 1 };
         self.next_start = now + back_off(self.failures);
         if self.stopping.is_none() {
-            eprintln!("{} ended ({how}); starting it again", self.name);
+            note(&format!("{} ended ({how}); starting it again", self.name));
         }
         self.child = None;
         self.identity = None;
@@ -202,6 +210,21 @@ impl Supervised {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.stopping.is_some() && self.child.is_none()
+    }
+}
+
+/// Writes a line to the supervisor's log. A full disk is no reason to end, as it is for `eprintln!`.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Ends what a process that has ended left in its group. It is looked at before it is waited for: until then
+/// nobody else can have its number.
+fn end_group_of_ended(child: &Child) {
+    let Ok(pid) = i32::try_from(child.id()).map(Pid::from_raw) else { return };
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    if matches!(waitid(Id::Pid(pid), look), Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))) {
+        let _ = killpg(pid, Signal::SIGKILL);
     }
 }
 

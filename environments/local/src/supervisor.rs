@@ -28,7 +28,7 @@ use crate::{
     layout::Layout,
     manifest::Workload,
     process::{Identity, free_port},
-    supervised::{Probe, Supervised},
+    supervised::{Probe, Supervised, note},
 };
 
 /// How often the supervisor looks around.
@@ -58,6 +58,8 @@ struct Supervisor {
     /// Replicas on their way out.
     leaving: Vec<Supervised>,
     replica_numbers: u64,
+    /// Whether `state.json` is behind.
+    unwritten: bool,
 }
 
 /// Supervises until it is asked to stop or gets SIGTERM.
@@ -77,12 +79,12 @@ pub fn run(layout: &Layout) -> Result<()> {
     loop {
         while let Ok((stream, _)) = listener.accept() {
             down |= supervisor.answer(&stream).unwrap_or_else(|error| {
-                eprintln!("a request failed: {error:#}");
+                note(&format!("a request failed: {error:#}"));
                 false
             });
         }
         down |= terminated.load(Ordering::Relaxed);
-        if supervisor.tick(down)? {
+        if supervisor.tick(down) {
             break;
         }
         std::thread::sleep(TICK);
@@ -138,6 +140,7 @@ impl Supervisor {
             workloads: BTreeMap::new(),
             leaving: Vec::new(),
             replica_numbers: 0,
+            unwritten: true,
         })
     }
 
@@ -282,7 +285,7 @@ impl Supervisor {
     }
 
     /// Looks after everything; whether all has ended. Workloads end before the parts that they use.
-    fn tick(&mut self, down: bool) -> Result<bool> {
+    fn tick(&mut self, down: bool) -> bool {
         if down {
             let workloads = std::mem::take(&mut self.workloads);
             for (_, running) in workloads {
@@ -303,14 +306,18 @@ impl Supervisor {
             changed |= replica.tick(&self.layout);
         }
         self.leaving.retain(|replica| !replica.is_gone());
-        if changed {
-            self.note_processes()?;
+        if changed || self.unwritten {
+            let written = self.write_state();
+            if let (Err(error), false) = (&written, self.unwritten) {
+                note(&format!("{error:#}; trying again until it can be written"));
+            }
+            self.unwritten = written.is_err();
         }
         let parts_gone = self.parts.iter().filter_map(|part| part.process.as_ref()).all(Supervised::is_gone);
-        Ok(down && self.leaving.is_empty() && parts_gone)
+        down && self.leaving.is_empty() && parts_gone
     }
 
-    fn note_processes(&mut self) -> Result<()> {
+    fn write_state(&mut self) -> Result<()> {
         let parts = self.parts.iter().filter_map(|part| part.process.as_ref());
         let replicas =
             self.workloads.values().flat_map(|running| running.replicas.iter().map(|(replica, _)| replica));
@@ -340,7 +347,8 @@ fn broker_process(layout: &Layout, broker: &Broker, ports: kafka::Ports) -> Supe
 
 fn emulator_process(layout: &Layout, port: u16, bootstrap_servers: String) -> Result<Supervised> {
     let (python, script, directory) =
-        (install::emulator_python(layout), install::emulator_script(layout)?, layout.root().to_owned());
+        (install::emulator_python(layout), install::emulator_script(layout)?, layout.emulator_data());
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let probe = Probe::Listens(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     Ok(Supervised::new("aws", probe, PART_GRACE, move || {
         let mut command = Command::new(&python);
@@ -352,6 +360,9 @@ fn emulator_process(layout: &Layout, port: u16, bootstrap_servers: String) -> Re
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", port.to_string())
             .env("IOT_MTLS_ENABLED", "0")
+            .env("TMPDIR", &directory)
+            // With a Docker daemon at hand it would remove containers that it takes for its own.
+            .env("DOCKER_HOST", format!("unix://{}", directory.join("no-docker.sock").display()))
             .env("MINISTACK_MSK_BOOTSTRAP", &bootstrap_servers)
             .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
             .env("AWS_ACCESS_KEY_ID", "test")

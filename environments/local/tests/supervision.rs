@@ -1,0 +1,96 @@
+//! Workloads as processes, and what becomes of everything when something is killed.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use local_environment::control::WorkloadStatus;
+use support::{Environment, is_running, kill_at_once, wait_for, workload};
+
+fn greeter(environment: &Environment) -> WorkloadStatus {
+    environment.status().workloads.into_iter().find(|workload| workload.name == "greeter").unwrap()
+}
+
+#[test]
+fn workloads_run_scale_change_crash_and_end() {
+    let environment = Environment::new();
+    let state = environment.up();
+    let apply = |replicas: u32, mode: &str| {
+        let (manifests, binaries) = workload::write(&environment, replicas, mode);
+        environment.ask(&["apply", "--manifests", &manifests, "--binaries", &binaries])
+    };
+
+    let applied = apply(1, "first");
+    assert_eq!(applied["workloads"][0]["replicas"]["ready"], 1, "apply waits for readiness: {applied}");
+    let first = greeter(&environment);
+    let given = workload::environment_of(&first.metrics_endpoints[0]);
+    assert_eq!(given["MODE"], "first");
+    assert_eq!(given["AWS_ENDPOINT_URL"], state.aws.endpoint_url);
+    assert!(given["POD_NAME"].starts_with("greeter-"), "{given:?}");
+    assert!(given["METRICS_ADDRESS"].starts_with("127.0.0.1:"), "loopback, not what the cluster gets");
+    assert!(!given.contains_key("A_SECRET_OF_THE_USER"), "the user's variables are the user's");
+
+    let _ = apply(1, "first");
+    assert_eq!(greeter(&environment).pids, first.pids, "the same manifest changes nothing");
+
+    let _ = environment.ask(&["scale", "greeter", "2"]);
+    let two = greeter(&environment);
+    assert_eq!((two.replicas.desired, two.replicas.ready), (2, 2));
+    assert!(two.pids.contains(&first.pids[0]), "scaling leaves what runs alone");
+
+    kill_at_once(first.pids[0]);
+    wait_for("a crashed replica to be replaced", || {
+        let now = greeter(&environment);
+        now.replicas.ready == 2 && !now.pids.contains(&first.pids[0])
+    });
+    let crashed = greeter(&environment);
+    assert_eq!(crashed.restarts, 1);
+    assert!(crashed.pids.contains(&two.pids[1]), "the other one goes on");
+
+    let _ = apply(1, "second");
+    let second = greeter(&environment);
+    assert_eq!(second.pids.len(), 1);
+    assert!(!crashed.pids.contains(&second.pids[0]), "another environment is another process");
+    assert_eq!(workload::environment_of(&second.metrics_endpoints[0])["MODE"], "second");
+    let log = environment.run(&["logs", "greeter"]);
+    assert!(String::from_utf8_lossy(&log.stdout).contains("serving"));
+
+    let unknown = environment.refusal(&["scale", "greter", "1"]);
+    assert!(unknown.contains("greter") && unknown.contains("greeter"), "{unknown}");
+
+    assert!(environment.run(&["down"]).status.success());
+    assert_eq!(environment.processes(), Vec::<i32>::new(), "down leaves no process");
+    assert!(!environment.root().join("state.json").exists());
+}
+
+#[test]
+fn what_a_killed_supervisor_left_is_cleaned_up_by_the_next_start() {
+    let environment = Environment::new();
+    let before = environment.up();
+    let (manifests, binaries) = workload::write(&environment, 1, "first");
+    let _ = environment.ask(&["apply", "--manifests", &manifests, "--binaries", &binaries]);
+    let again = environment.up();
+    assert_eq!(again.supervisor, before.supervisor, "what runs is found, not started again");
+
+    let left: BTreeSet<i32> = environment.processes().into_iter().collect();
+    assert_eq!(left.len(), 4, "supervisor, broker, emulator, workload: {left:?}");
+    kill_at_once(before.supervisor.pid);
+    wait_for("the supervisor to be gone", || !is_running(before.supervisor.pid));
+    let message = environment.refusal(&["status"]);
+    assert!(message.contains("deploy --env local"), "the way out is named: {message}");
+
+    let after = environment.up();
+    assert_ne!(after.supervisor, before.supervisor);
+    for pid in &left {
+        assert!(!is_running(*pid), "{pid} was left behind");
+    }
+    assert_eq!((&after.aws, &after.kafka), (&before.aws, &before.kafka), "endpoints stay");
+    let running = environment.processes();
+    assert_eq!(running.len(), 3, "supervisor, broker, emulator: {running:?}");
+
+    assert!(environment.run(&["down"]).status.success());
+    assert_eq!(environment.processes(), Vec::<i32>::new());
+    assert!(environment.run(&["down"]).status.success(), "nothing to stop is no error");
+}
