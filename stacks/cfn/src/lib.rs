@@ -19,6 +19,7 @@ mod app;
 pub mod assembly;
 pub mod assertions;
 mod canonical;
+pub mod check;
 mod intrinsic;
 mod resource;
 pub mod schema;

@@ -29,6 +29,11 @@ pub fn key(
         "Resource",
         Key::new().description(description).enable_key_rotation(true).key_policy(iam::document(all)),
     );
+    scope.waive(
+        key.raw(),
+        "FG401",
+        "the statement by which the account administers its own key; AWS wants it in every key's policy",
+    );
     scope.removal(key.raw(), data.removal());
     scope.add("Alias", Alias::new(format!("alias/{alias}"), key.key_id()));
     key

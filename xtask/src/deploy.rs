@@ -1,0 +1,257 @@
+//! `cargo xtask deploy`, `teardown`, `outputs`, `status`, `logs`: what is done here is done without the AWS
+//! SDK, the rest is the deploy engine's.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result};
+use platform::{Environment, Provider};
+
+use crate::{
+    check,
+    programs::{WORKERS, ask_local, build, local_root, run_to_end},
+    synth,
+};
+
+/// Build, render, check and deploy an environment, and wait until it works.
+///
+/// The same path for every environment. With `--env local` what stands behind the endpoints is set up on this
+/// machine first: a real Kafka broker and an AWS API emulator, below target/local, on loopback. Running it
+/// again changes nothing that is as it should be; after any failure or Ctrl-C it goes on where it stopped.
+///
+/// Examples:
+///   cargo xtask deploy --env local
+///   cargo xtask deploy --env dev --stack network
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeployArgs {
+    /// The environment: a file in environments/.
+    #[arg(long)]
+    env: String,
+    /// These stacks alone, by id (see `cargo xtask list`), without workloads.
+    #[arg(long = "stack", value_name = "STACK")]
+    stacks: Vec<String>,
+    /// Stacks without workloads.
+    #[arg(long)]
+    stacks_only: bool,
+    /// Do not ask (not for prod).
+    #[arg(long)]
+    yes: bool,
+    /// Do not ask: the environment is named here.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    confirm: Option<String>,
+    /// JSON lines instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Take an environment down: workloads first, then stacks in reverse. What holds data and is kept is listed.
+///
+/// It can be run again after any failure. With `--env local` nothing of it is left running.
+///
+/// Example: cargo xtask teardown --env local
+#[derive(Debug, clap::Args)]
+pub(crate) struct TeardownArgs {
+    /// The environment: a file in environments/.
+    #[arg(long)]
+    env: String,
+    /// Do not ask (not for prod).
+    #[arg(long)]
+    yes: bool,
+    /// Do not ask: the environment is named here.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    confirm: Option<String>,
+    /// JSON lines instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows something of a deployed environment.
+///
+/// Example: cargo xtask status --env local --json
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArgs {
+    /// The environment: a file in environments/.
+    #[arg(long, default_value = "local")]
+    env: String,
+    /// JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The logs of a system's workloads.
+///
+/// Example: cargo xtask logs trades --follow
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogsArgs {
+    /// The system, or one of its workloads.
+    system: String,
+    /// The environment: a file in environments/.
+    #[arg(long, default_value = "local")]
+    env: String,
+    /// Go on as they grow, until Ctrl-C.
+    #[arg(long)]
+    follow: bool,
+}
+
+/// An environment with the programs that deploy it.
+struct Target {
+    environment: Environment,
+    assembly: PathBuf,
+    binaries: PathBuf,
+}
+
+impl Target {
+    /// Renders the environment and builds the engine. `workers` says whether to build them too.
+    fn new(root: &Path, name: &str, workers: bool) -> Result<Self> {
+        let environment = Environment::load(root, name)?;
+        let local = environment.provider == Provider::Local;
+        let mut packages = vec!["deploy-engine"];
+        if local {
+            packages.push("local-environment");
+            if workers {
+                packages.extend(WORKERS);
+            }
+        }
+        let binaries = build(root, &packages, false)?;
+        Ok(Self { environment, assembly: synth::directory(root, name), binaries })
+    }
+
+    fn is_local(&self) -> bool {
+        self.environment.provider == Provider::Local
+    }
+
+    fn local_program(&self) -> PathBuf {
+        self.binaries.join("local-environment")
+    }
+
+    /// The engine's command, up to the subcommand. `endpoint_url` is that of a running local environment.
+    fn engine(&self, root: &Path, endpoint_url: Option<&str>, json: bool) -> Command {
+        let mut command = Command::new(self.binaries.join("deploy-engine"));
+        command.current_dir(root).arg("--assembly").arg(&self.assembly);
+        if self.is_local() {
+            command
+                .arg("--local-environment")
+                .arg(self.local_program())
+                .arg("--local-root")
+                .arg(local_root(root))
+                // Port 9 is for discarding: what does not run must not be found elsewhere.
+                .args(["--endpoint-url", endpoint_url.unwrap_or("http://127.0.0.1:9")])
+                .env_remove("AWS_PROFILE")
+                .env("AWS_ACCESS_KEY_ID", "test")
+                .env("AWS_SECRET_ACCESS_KEY", "test")
+                .env_remove("AWS_SESSION_TOKEN");
+        }
+        if json {
+            command.arg("--json");
+        }
+        command
+    }
+
+    /// Where the AWS APIs of the local environment are, if it runs.
+    fn endpoint_url(&self, root: &Path) -> Option<String> {
+        let text = std::fs::read_to_string(local_root(root).join("state.json")).ok()?;
+        let state: serde_json::Value = serde_json::from_str(&text).ok()?;
+        state.pointer("/aws/endpoint_url")?.as_str().map(str::to_owned)
+    }
+}
+
+fn consent(command: &mut Command, yes: bool, confirm: Option<&str>) {
+    if yes {
+        command.arg("--yes");
+    }
+    if let Some(environment) = confirm {
+        command.args(["--confirm", environment]);
+    }
+}
+
+pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
+    // What is wrong with the environment is said before anything is built.
+    let assembly = synth::synth(root, &arguments.env, 1)?;
+    let code = check::report(&assembly, true)?;
+    if code != ExitCode::SUCCESS {
+        return Ok(code);
+    }
+    let target = Target::new(root, &arguments.env, true)?;
+    let endpoint_url = if target.is_local() {
+        let state = ask_local(root, &target.local_program(), &["up"])?;
+        let text =
+            |pointer: &str| state.pointer(pointer).and_then(serde_json::Value::as_str).map(str::to_owned);
+        if !arguments.json {
+            println!(
+                "local parts run: {} at {}, AWS APIs at {}",
+                text("/kafka/implementation").unwrap_or_default(),
+                text("/kafka/bootstrap_servers").unwrap_or_default(),
+                text("/aws/endpoint_url").unwrap_or_default()
+            );
+        }
+        Some(text("/aws/endpoint_url").context("the local environment has no AWS endpoint")?)
+    } else {
+        None
+    };
+    let mut command = target.engine(root, endpoint_url.as_deref(), arguments.json);
+    command.arg("deploy").arg("--binaries").arg(&target.binaries);
+    consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    if arguments.stacks_only {
+        command.arg("--stacks-only");
+    }
+    for stack in &arguments.stacks {
+        command.args(["--stack", stack]);
+    }
+    let code = run_to_end(&mut command)?;
+    if code == ExitCode::SUCCESS && !arguments.json {
+        let environment = &arguments.env;
+        println!(
+            "\n{environment} is deployed. Next:\n  cargo xtask status --env {environment}\n  cargo xtask logs trades --env {environment} --follow"
+        );
+        if target.is_local() {
+            println!(
+                "  cargo xtask load trades --rate 1000 --for 60s\n  cargo xtask teardown --env {environment}"
+            );
+        }
+    }
+    Ok(code)
+}
+
+pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode> {
+    // Stacks that were deployed from an assembly that is gone have the names that rendering gives.
+    synth::synth(root, &arguments.env, 1)?;
+    let target = Target::new(root, &arguments.env, false)?;
+    let mut command = target.engine(root, target.endpoint_url(root).as_deref(), arguments.json);
+    command.arg("teardown");
+    consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    run_to_end(&mut command)
+}
+
+pub(crate) fn outputs(arguments: &ShowArgs, root: &Path) -> Result<ExitCode> {
+    show(arguments, root, "outputs")
+}
+
+pub(crate) fn status(arguments: &ShowArgs, root: &Path) -> Result<ExitCode> {
+    show(arguments, root, "status")
+}
+
+fn show(arguments: &ShowArgs, root: &Path, what: &str) -> Result<ExitCode> {
+    synth::synth(root, &arguments.env, 1)?;
+    let target = Target::new(root, &arguments.env, false)?;
+    let endpoint_url = target.endpoint_url(root);
+    if target.is_local() && endpoint_url.is_none() {
+        anyhow::bail!(
+            "the local environment does not run; `cargo xtask deploy --env {}` starts it",
+            arguments.env
+        );
+    }
+    run_to_end(target.engine(root, endpoint_url.as_deref(), arguments.json).arg(what))
+}
+
+pub(crate) fn logs(arguments: &LogsArgs, root: &Path) -> Result<ExitCode> {
+    synth::synth(root, &arguments.env, 1)?;
+    let target = Target::new(root, &arguments.env, false)?;
+    let mut command = target.engine(root, target.endpoint_url(root).as_deref(), false);
+    command.args(["logs", &arguments.system]);
+    if arguments.follow {
+        command.arg("--follow");
+    }
+    run_to_end(&mut command)
+}

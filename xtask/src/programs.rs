@@ -1,0 +1,75 @@
+//! The programs that the command line calls: built when first needed, because the AWS SDK alone compiles for
+//! minutes and `synth`, `check`, `list` and `capacity` need none of it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value as Json;
+
+/// The workers.
+pub(crate) const WORKERS: [&str; 2] = ["trade-producer", "trade-consumer"];
+
+/// Builds packages and gives the directory of their binaries.
+pub(crate) fn build(root: &Path, packages: &[&str], release: bool) -> Result<PathBuf> {
+    let binaries = target_directory(root).join(if release { "release" } else { "debug" });
+    if !packages.iter().all(|package| binaries.join(package).is_file()) {
+        eprintln!(
+            "building {} for the first time: the AWS SDK and the Kafka client compile for some minutes, later builds take seconds",
+            packages.join(", ")
+        );
+    }
+    let mut command = Command::new(cargo());
+    command.current_dir(root).arg("build").arg("--quiet");
+    if release {
+        command.arg("--release");
+    }
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    let status = command.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("`cargo build` of {} failed", packages.join(", "));
+    }
+    Ok(binaries)
+}
+
+pub(crate) fn cargo() -> std::ffi::OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Where cargo builds.
+pub(crate) fn target_directory(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |directory| root.join(directory))
+}
+
+/// Where the local environment keeps its things.
+pub(crate) fn local_root(root: &Path) -> PathBuf {
+    root.join("target/local")
+}
+
+/// Calls the local environment and reads the JSON that it prints; its messages go to standard error.
+pub(crate) fn ask_local(root: &Path, program: &Path, arguments: &[&str]) -> Result<Json> {
+    let output = Command::new(program)
+        .arg("--root")
+        .arg(local_root(root))
+        .args(arguments)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    if !output.status.success() {
+        bail!("`local-environment {}` failed; its message is above", arguments.join(" "));
+    }
+    serde_json::from_slice(&output.stdout).context("the local environment printed no JSON")
+}
+
+/// Runs a program to its end. Ctrl-C reaches it as well as this one, which waits for it.
+pub(crate) fn run_to_end(command: &mut Command) -> Result<ExitCode> {
+    let interrupted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let registered = signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted)?;
+    let status = command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    signal_hook::low_level::unregister(registered);
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}

@@ -1,0 +1,156 @@
+//! `cargo xtask test`: everything that must pass before a change lands.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{codegen, programs, synth, tidy};
+
+/// Everything that must pass before a change lands: formatting, lints, generated code, the house, all tests on
+/// the real local parts, and cfn-lint over every template.
+///
+/// The parts that tests need are installed below target; nothing is skipped in silence.
+///
+/// Examples:
+///   cargo xtask test
+///   cargo xtask test --step tests
+#[derive(Debug, clap::Args)]
+pub(crate) struct TestArgs {
+    /// Run this step alone: format, lints, codegen, tidy, tests, cfn-lint.
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(STEPS.map(|(name, _)| name)))]
+    step: Option<String>,
+}
+
+type Step = fn(&Path) -> Result<()>;
+
+const STEPS: [(&str, Step); 6] = [
+    ("format", format),
+    ("codegen", codegen_check),
+    ("tidy", house),
+    ("lints", lints),
+    ("tests", tests),
+    ("cfn-lint", cfn_lint),
+];
+
+pub(crate) fn run(arguments: &TestArgs, root: &Path) -> Result<ExitCode> {
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for (name, step) in
+        STEPS.iter().filter(|(name, _)| arguments.step.as_ref().is_none_or(|only| only == name))
+    {
+        println!("== {name}");
+        let begun = Instant::now();
+        if let Err(error) = step(root) {
+            eprintln!("error: {error:#}");
+            eprintln!("the step `{name}` failed; run it alone with `cargo xtask test --step {name}`");
+            return Ok(ExitCode::FAILURE);
+        }
+        times.push((name, begun.elapsed()));
+    }
+    for (name, time) in &times {
+        println!("{name:<10} {:>7.1} s", time.as_secs_f64());
+    }
+    println!("all {} steps passed", times.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(programs::cargo());
+    command.current_dir(root).args(arguments);
+    command
+}
+
+fn pass(command: &mut Command, what: &str) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {what}"))?;
+    if !status.success() {
+        bail!("{what} failed ({status})");
+    }
+    Ok(())
+}
+
+fn format(root: &Path) -> Result<()> {
+    pass(&mut cargo(root, &["fmt", "--all", "--check"]), "cargo fmt")
+}
+
+fn codegen_check(root: &Path) -> Result<()> {
+    codegen::check(root)
+}
+
+fn house(root: &Path) -> Result<()> {
+    tidy::check(root)
+}
+
+fn lints(root: &Path) -> Result<()> {
+    let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    pass(&mut cargo(root, &arguments), "cargo clippy")
+}
+
+/// The programs first, because tests of one crate run those of another.
+fn tests(root: &Path) -> Result<()> {
+    pass(&mut cargo(root, &["build", "--quiet", "--workspace", "--bins"]), "cargo build")?;
+    let local = programs::target_directory(root).join("debug/local-environment");
+    pass(
+        Command::new(&local).arg("--root").arg(programs::local_root(root)).arg("install"),
+        "the installation of the local parts",
+    )?;
+    pass(
+        cargo(root, &["test", "--workspace", "--no-fail-fast"])
+            .env("FLOODGATE_LOCAL_ENVIRONMENT", &local)
+            .env("FLOODGATE_LOCAL_ROOT", programs::local_root(root)),
+        "cargo test",
+    )
+}
+
+/// cfn-lint, at the version and hashes of `xtask/tools/requirements.txt`, over every template.
+fn cfn_lint(root: &Path) -> Result<()> {
+    let tool = install_tool(root)?;
+    for environment in platform::Environment::names(root)? {
+        synth::synth(root, &environment, 1)?;
+        let directory = synth::directory(root, &environment);
+        let templates: Vec<PathBuf> = std::fs::read_dir(&directory)?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.to_string_lossy().ends_with(".template.json"))
+            .collect();
+        anyhow::ensure!(!templates.is_empty(), "{environment} rendered no template");
+        // Exit codes: 2 an error, 4 a warning, 8 an information, or sums of them. Errors fail.
+        let output = Command::new(&tool).args(["--non-zero-exit-code", "error"]).args(&templates).output()?;
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        if !output.status.success() {
+            bail!("cfn-lint finds errors in {environment}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        println!("cfn-lint: no error in the {} templates of {environment}", templates.len());
+    }
+    Ok(())
+}
+
+fn install_tool(root: &Path) -> Result<PathBuf> {
+    let requirements = root.join("xtask/tools/requirements.txt");
+    let place = programs::target_directory(root).join("test-tools");
+    let pins = std::fs::read_to_string(&requirements)?;
+    let stamp = place.join("installed-requirements.txt");
+    let tool = place.join("bin/cfn-lint");
+    if tool.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == pins) {
+        return Ok(tool);
+    }
+    println!("installing cfn-lint");
+    pass(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place), "python3 -m venv")?;
+    pass(
+        Command::new(place.join("bin/python"))
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--require-hashes",
+                "--requirement",
+            ])
+            .arg(&requirements),
+        "pip install",
+    )?;
+    std::fs::write(stamp, pins)?;
+    Ok(tool)
+}
