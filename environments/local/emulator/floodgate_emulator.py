@@ -131,15 +131,23 @@ def admin():
     return AdminClient({"bootstrap.servers": os.environ["MINISTACK_MSK_BOOTSTRAP"], "socket.timeout.ms": 10000})
 
 
-def settle(futures, tolerated=()):
+def on_broker(ask, tolerated=()):
+    """Asks the broker and waits for its answers; the client has to live until they are there."""
     from confluent_kafka import KafkaException
 
-    for name, future in futures.items():
+    client = admin()
+    for name, future in ask(client).items():
         try:
             future.result(timeout=30)
         except KafkaException as error:
-            if error.args[0].name() not in tolerated:
-                raise ValueError(f"AWS::MSK::Topic {name}: {error.args[0].str()}") from error
+            reason = error.args[0]
+            if reason.name() == "_UNSUPPORTED_FEATURE":
+                raise ValueError(
+                    f"AWS::MSK::Topic {name}: the local broker cannot do this ({reason.str()}). Delete the stack and "
+                    "deploy again, or install Java 17 and Maven to run Apache Kafka"
+                ) from error
+            if reason.name() not in tolerated:
+                raise ValueError(f"AWS::MSK::Topic {name}: {reason.str()}") from error
 
 
 def topic_configs(props):
@@ -162,7 +170,7 @@ def topic_create(logical_id, props, stack_name):
     value, name = topic_arn(props)
     topic = NewTopic(name, int(props["PartitionCount"]), 1, config=topic_configs(props))
     # A topic that outlived its stack (the emulator was killed) is taken over with its records.
-    settle(admin().create_topics([topic]), tolerated=("TOPIC_ALREADY_EXISTS",))
+    on_broker(lambda client: client.create_topics([topic]), tolerated=("TOPIC_ALREADY_EXISTS",))
     return value, {"TopicArn": value}
 
 
@@ -178,12 +186,12 @@ def topic_update(physical_id, old_props, new_props, stack_name):
     if new < old:
         raise ValueError(f"AWS::MSK::Topic {name}: the partition count cannot go from {old} to {new}")
     if new > old:
-        settle(admin().create_partitions([NewPartitions(name, new)]))
+        on_broker(lambda client: client.create_partitions([NewPartitions(name, new)]))
     return value, {"TopicArn": value}
 
 
 def topic_delete(physical_id, props):
-    settle(admin().delete_topics([props["TopicName"]]), tolerated=("UNKNOWN_TOPIC_OR_PART",))
+    on_broker(lambda client: client.delete_topics([props["TopicName"]]), tolerated=("UNKNOWN_TOPIC_OR_PART",))
 
 
 EXERCISED = {

@@ -181,7 +181,7 @@ fn install_kafka(layout: &Layout) -> Result<()> {
         return Ok(());
     }
     let maven = find_program("mvn").context("there is no Maven (mvn)")?;
-    eprintln!("installing Apache Kafka {KAFKA_VERSION} (45 jars, 43 MB, about 15 s)");
+    eprintln!("installing Apache Kafka {KAFKA_VERSION} (46 jars, 43 MB, about 15 s)");
     let building = place.with_extension("building");
     remove(&building)?;
     fs::create_dir_all(&building).with_context(|| format!("cannot make {}", building.display()))?;

@@ -85,13 +85,15 @@ fn apache_kafka(layout: &Layout, java: &Path, directory: &Path, ports: Ports) ->
     let properties = directory.join("server.properties");
     fs::write(&properties, server_properties(&data, ports))
         .with_context(|| format!("cannot write {}", properties.display()))?;
-    let log4j = directory.join("log4j2.properties");
-    fs::write(&log4j, LOG4J).with_context(|| format!("cannot write {}", log4j.display()))?;
     let start = |main: &str| {
         let mut command = Command::new(java);
         command
             .args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
-            .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()))
+            .args([
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+                "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            ])
+            .arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX")
             .arg("-cp")
             .arg(layout.kafka_libraries().join("*"))
             .arg(main);
@@ -118,7 +120,8 @@ fn apache_kafka(layout: &Layout, java: &Path, directory: &Path, ports: Ports) ->
 }
 
 /// One node that is broker and controller. Internal topics have one replica, groups form at once, and no
-/// topic comes into being by being named.
+/// topic comes into being by being named. A broker that was killed comes back when its former session has ended, so
+/// that is kept short.
 fn server_properties(data: &Path, ports: Ports) -> String {
     let Ports { broker, controller } = ports;
     format!(
@@ -144,6 +147,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 message.max.bytes=1048588
 log.retention.check.interval.ms=60000
@@ -151,16 +156,6 @@ log.retention.check.interval.ms=60000
         data.display()
     )
 }
-
-const LOG4J: &str = "rootLogger.level=WARN
-rootLogger.appenderRefs=stdout
-rootLogger.appenderRef.stdout.ref=STDOUT
-appenders=stdout
-appender.stdout.type=Console
-appender.stdout.name=STDOUT
-appender.stdout.layout.type=PatternLayout
-appender.stdout.layout.pattern=[%d] %p %m (%c)%n
-";
 
 /// The directory of a private broker, made absolute.
 ///

@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{layout::Layout, process::Identity};
+use crate::{lag, layout::Layout, process::Identity};
 
 /// A process that has run this long is taken for well: its next start is not put off.
 const WELL_AFTER: Duration = Duration::from_secs(30);
@@ -29,7 +29,9 @@ const WELL_AFTER: Duration = Duration::from_secs(30);
 /// The longest wait before another start.
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 
-const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// How often what is not ready is probed, and how often what is.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+const PROBE_READY_EVERY: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a process shows that it is ready.
@@ -37,6 +39,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Probe {
     /// It listens.
     Listens(SocketAddr),
+    /// It is a Kafka broker at this address and answers.
+    ServesKafka(String),
     /// It answers 200 to a GET.
     Answers(String),
     /// It runs.
@@ -104,6 +108,12 @@ impl Supervised {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.child.is_some() && self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has ended, by itself, and is not ready again.
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.failures > 0 && !self.is_ready()
     }
 
     /// Times that it was started again.
@@ -185,7 +195,8 @@ impl Supervised {
 
     /// Probes in a thread of its own: an answer may take its time.
     fn probe(&mut self, now: Instant) {
-        if now.duration_since(self.probed) < PROBE_EVERY || self.probing.swap(true, Ordering::Relaxed) {
+        let every = if self.is_ready() { PROBE_READY_EVERY } else { PROBE_EVERY };
+        if now.duration_since(self.probed) < every || self.probing.swap(true, Ordering::Relaxed) {
             return;
         }
         self.probed = now;
@@ -233,6 +244,7 @@ impl Probe {
         match self {
             Probe::Runs => true,
             Probe::Listens(address) => TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok(),
+            Probe::ServesKafka(address) => lag::answers(address, PROBE_TIMEOUT),
             Probe::Answers(url) => {
                 let agent: ureq::Agent =
                     ureq::Agent::config_builder().timeout_global(Some(PROBE_TIMEOUT)).build().into();

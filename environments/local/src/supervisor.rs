@@ -172,7 +172,7 @@ impl Supervisor {
             let (state, restarts) = match &part.process {
                 None => ("external", 0),
                 Some(process) if process.is_ready() => ("running", process.restarts()),
-                Some(process) if process.restarts() > 0 => ("restarting", process.restarts()),
+                Some(process) if process.is_recovering() => ("restarting", process.restarts()),
                 Some(process) => ("starting", process.restarts()),
             };
             PartStatus {
@@ -339,7 +339,7 @@ fn done(result: Result<()>) -> Response {
 
 fn broker_process(layout: &Layout, broker: &Broker, ports: kafka::Ports) -> Supervised {
     let (layout, broker) = (layout.clone(), broker.clone());
-    let probe = Probe::Listens(SocketAddr::from((Ipv4Addr::LOCALHOST, ports.broker)));
+    let probe = Probe::ServesKafka(ports.bootstrap_servers());
     Supervised::new("kafka", probe, PART_GRACE, move || {
         kafka::command(&layout, &broker, &layout.kafka_data(), ports)?.context("the broker is not ours")
     })
