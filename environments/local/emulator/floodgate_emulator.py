@@ -2,6 +2,8 @@
 
 A type is *exercised* when something real happens (a topic is made on the broker), or *recorded* when it only
 answers its attributes. `--resource-types` prints which is which, as JSON.
+
+What the emulator holds is saved as it changes, so that a kill loses a second of it and no stack.
 """
 
 import base64
@@ -9,8 +11,11 @@ import hashlib
 import json
 import os
 import sys
+import threading
+import time
 
-from ministack.services import msk
+from ministack.core import persistence
+from ministack.services import cloudformation, msk
 from ministack.services.cloudformation import provisioners
 
 ACCOUNT = "000000000000"
@@ -232,6 +237,48 @@ def register():
     with_attributes("AWS::EC2::VPC", lambda physical_id, props: {"CidrBlock": props.get("CidrBlock", "")})
 
 
+# -- What a kill leaves -------------------------------------------------------------------------------------
+
+SAVE_EVERY_SECONDS = 1.0
+
+
+def is_quiet():
+    """Whether no stack is being changed: one that was saved in between would be in between for ever."""
+    return not any(
+        stack["StackStatus"].endswith("_IN_PROGRESS") and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
+        for stack in list(cloudformation._stacks._data.values())
+    )
+
+
+def save_when_quiet(services, saved={}):
+    """Saves the services' state that has changed since it was last saved. `saved`: digests by service."""
+    if not is_quiet():
+        return
+    changed = {}
+    for name, get_state in services.items():
+        state = get_state()
+        if state is not None:
+            text = json.dumps(state, default=persistence._json_default)
+            mark = hashlib.sha256(text.encode()).digest()
+            if saved.get(name) != mark:
+                changed[name] = (state, mark)
+    if is_quiet():
+        for name, (state, mark) in changed.items():
+            persistence.save_state(name, state)
+            saved[name] = mark
+
+
+def keep_saving(app):
+    while True:
+        began = time.monotonic()
+        try:
+            save_when_quiet(app._build_persistence_save_dict())
+        except RuntimeError:
+            pass  # Something changed while it was read; the next round reads it again.
+        # Where there is much to save it is done less often: a twentieth of the time at most.
+        time.sleep(max(SAVE_EVERY_SECONDS, 20 * (time.monotonic() - began)))
+
+
 def resource_types():
     register()
     return {
@@ -245,7 +292,17 @@ if __name__ == "__main__":
         print(json.dumps(resource_types()))
         sys.exit(0)
     register()
-    from ministack.app import main
+    from ministack import app
 
+    if persistence.PERSIST_STATE:
+        # Also at the end: a stack that is being changed then is left as it was before.
+        app.save_all = save_when_quiet
+        load = app._load_persisted_state
+
+        def load_then_keep_saving():
+            load()
+            threading.Thread(target=keep_saving, args=(app,), daemon=True).start()
+
+        app._load_persisted_state = load_then_keep_saving
     sys.argv = sys.argv[:1]
-    main()
+    app.main()

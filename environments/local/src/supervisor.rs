@@ -360,6 +360,10 @@ fn emulator_process(layout: &Layout, port: u16, bootstrap_servers: String) -> Re
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", port.to_string())
             .env("IOT_MTLS_ENABLED", "0")
+            .env("PERSIST_STATE", "1")
+            .env("STATE_DIR", directory.join("state"))
+            .env("S3_PERSIST", "1")
+            .env("S3_DATA_DIR", directory.join("s3"))
             .env("TMPDIR", &directory)
             // With a Docker daemon at hand it would remove containers that it takes for its own.
             .env("DOCKER_HOST", format!("unix://{}", directory.join("no-docker.sock").display()))
