@@ -45,7 +45,15 @@ const CDK: &str =
     "AWS CDK, five stacks, 149 resources: 0.47 s and 131 MiB without validation, 2.27 s and 459 MiB with it";
 
 fn synth(root: &Path) -> Result<()> {
-    programs::build(root, &["xtask"], true)?;
+    println!("building xtask (release)");
+    let status = Command::new(programs::cargo())
+        .current_dir(root)
+        .args(["build", "--quiet", "--release", "--package", "xtask"])
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("`cargo build` of xtask failed");
+    }
     let program = programs::target_directory(root).join("release/xtask");
     println!("`xtask synth --env prod`, release build, {RUNS} runs each, the process as a whole");
     println!("{:>6}  {:<12} {:>10} {:>10} {:>10} {:>10}", "copies", "", "min", "median", "max", "peak");
@@ -79,7 +87,7 @@ fn synth(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Time and peak memory (KiB) of a process. GNU time's `%M` is the kernel's own figure of the child.
+/// Time and peak memory (KiB) of a process: the kernel's own high-water mark, read until it ends.
 fn measure(root: &Path, program: &Path, arguments: &[&str]) -> Result<(Duration, u64)> {
     let begun = Instant::now();
     let mut child = Command::new(program)
@@ -110,7 +118,7 @@ fn measure(root: &Path, program: &Path, arguments: &[&str]) -> Result<(Duration,
 }
 
 fn consumer(root: &Path) -> Result<()> {
-    let local = programs::build(root, &["local-environment"], false)?.join("local-environment");
+    let local = programs::build(root, false)?.join("local-environment");
     println!("building the benchmark (release); the first time takes some minutes");
     let status = Command::new(programs::cargo())
         .current_dir(root)

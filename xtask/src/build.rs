@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &BuildArgs, root: &Path) -> Result<ExitCode> {
     } else {
         arguments.apps.iter().map(String::as_str).collect()
     };
-    let binaries = build(root, &apps, arguments.release)?;
+    let binaries = build(root, arguments.release)?;
     for app in apps {
         let path = binaries.join(app);
         let bytes = std::fs::read(&path)?;

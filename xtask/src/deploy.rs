@@ -11,7 +11,7 @@ use platform::{Environment, Provider};
 
 use crate::{
     check,
-    programs::{WORKERS, ask_local, build, local_root, run_to_end},
+    programs::{ask_local, build, local_root, run_to_end},
     synth,
 };
 
@@ -103,18 +103,10 @@ struct Target {
 }
 
 impl Target {
-    /// Renders the environment and builds the engine. `workers` says whether to build them too.
-    fn new(root: &Path, name: &str, workers: bool) -> Result<Self> {
+    /// Builds the programs.
+    fn new(root: &Path, name: &str) -> Result<Self> {
         let environment = Environment::load(root, name)?;
-        let local = environment.provider == Provider::Local;
-        let mut packages = vec!["deploy-engine"];
-        if local {
-            packages.push("local-environment");
-            if workers {
-                packages.extend(WORKERS);
-            }
-        }
-        let binaries = build(root, &packages, false)?;
+        let binaries = build(root, false)?;
         Ok(Self { environment, assembly: synth::directory(root, name), binaries })
     }
 
@@ -173,7 +165,7 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if code != ExitCode::SUCCESS {
         return Ok(code);
     }
-    let target = Target::new(root, &arguments.env, true)?;
+    let target = Target::new(root, &arguments.env)?;
     let endpoint_url = if target.is_local() {
         let state = ask_local(root, &target.local_program(), &["up"])?;
         let text =
@@ -217,7 +209,7 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
 pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode> {
     // Stacks that were deployed from an assembly that is gone have the names that rendering gives.
     synth::synth(root, &arguments.env, 1)?;
-    let target = Target::new(root, &arguments.env, false)?;
+    let target = Target::new(root, &arguments.env)?;
     let mut command = target.engine(root, target.endpoint_url(root).as_deref(), arguments.json);
     command.arg("teardown");
     consent(&mut command, arguments.yes, arguments.confirm.as_deref());
@@ -234,7 +226,7 @@ pub(crate) fn status(arguments: &ShowArgs, root: &Path) -> Result<ExitCode> {
 
 fn show(arguments: &ShowArgs, root: &Path, what: &str) -> Result<ExitCode> {
     synth::synth(root, &arguments.env, 1)?;
-    let target = Target::new(root, &arguments.env, false)?;
+    let target = Target::new(root, &arguments.env)?;
     let endpoint_url = target.endpoint_url(root);
     if target.is_local() && endpoint_url.is_none() {
         anyhow::bail!(
@@ -247,7 +239,7 @@ fn show(arguments: &ShowArgs, root: &Path, what: &str) -> Result<ExitCode> {
 
 pub(crate) fn logs(arguments: &LogsArgs, root: &Path) -> Result<ExitCode> {
     synth::synth(root, &arguments.env, 1)?;
-    let target = Target::new(root, &arguments.env, false)?;
+    let target = Target::new(root, &arguments.env)?;
     let mut command = target.engine(root, target.endpoint_url(root).as_deref(), false);
     command.args(["logs", &arguments.system]);
     if arguments.follow {

@@ -132,7 +132,7 @@ pub(crate) fn run(arguments: &LoadArgs, root: &Path) -> Result<ExitCode> {
         let known: Vec<&str> = assembly.manifest.systems.keys().map(String::as_str).collect();
         format!("there is no system `{}`; there are: {}", arguments.system, known.join(", "))
     })?;
-    let program = programs::build(root, &["local-environment"], false)?.join("local-environment");
+    let program = programs::build(root, false)?.join("local-environment");
     let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
     let running = Running { root, program, entry, agent };
     let producers = running.endpoints(&running.entry.producer)?;

@@ -12,26 +12,30 @@ use serde_json::Value as Json;
 /// The workers.
 pub(crate) const WORKERS: [&str; 2] = ["trade-producer", "trade-consumer"];
 
-/// Builds packages and gives the directory of their binaries.
-pub(crate) fn build(root: &Path, packages: &[&str], release: bool) -> Result<PathBuf> {
+/// What is built together, always: cargo compiles a dependency anew for each set of features that the packages
+/// of a build ask for, so that another set of packages would cost minutes.
+const PROGRAMS: [&str; 4] = ["deploy-engine", "local-environment", WORKERS[0], WORKERS[1]];
+
+/// Builds the programs and gives the directory of their binaries.
+pub(crate) fn build(root: &Path, release: bool) -> Result<PathBuf> {
     let binaries = target_directory(root).join(if release { "release" } else { "debug" });
-    if !packages.iter().all(|package| binaries.join(package).is_file()) {
+    if !PROGRAMS.iter().all(|program| binaries.join(program).is_file()) {
         eprintln!(
             "building {} for the first time: the AWS SDK and the Kafka client compile for some minutes, later builds take seconds",
-            packages.join(", ")
+            PROGRAMS.join(", ")
         );
     }
     let mut command = Command::new(cargo());
-    command.current_dir(root).arg("build").arg("--quiet");
+    command.current_dir(root).args(["build", "--quiet"]);
     if release {
         command.arg("--release");
     }
-    for package in packages {
+    for package in PROGRAMS {
         command.args(["--package", package]);
     }
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
-        bail!("`cargo build` of {} failed", packages.join(", "));
+        bail!("`cargo build` of {} failed", PROGRAMS.join(", "));
     }
     Ok(binaries)
 }

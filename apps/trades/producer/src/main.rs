@@ -103,7 +103,7 @@ async fn produce(
                 tracing::info!(
                     sent,
                     rate = (sent - told) as f64 / now.duration_since(told_at).as_secs_f64(),
-                    target = metrics.target.get(),
+                    target_rate = metrics.target.get(),
                     failed = metrics.failed.get(),
                     delivery_ms = metrics.take_mean_delivery_ms(sent - told),
                     "statistics"
