@@ -13,7 +13,7 @@ use crate::{
     install,
     layout::Layout,
     manifest::Workload,
-    process::{lock, wait_until},
+    process::{Identity, lock, stop_all, wait_until},
 };
 
 /// How long the parts may take to start.
@@ -21,6 +21,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long everything may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The grace of what a killed supervisor left behind.
+const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
 /// Whom a command waits for.
 const LOCK_HOLDER: &str = "another command that starts or stops the local environment";
@@ -86,13 +89,27 @@ fn start_supervisor(layout: &Layout) -> Result<Child> {
 /// Ends what a supervisor that was killed has left behind.
 fn clean_up(layout: &Layout) -> Result<()> {
     let Some(state) = State::read(layout) else { return Ok(()) };
-    for (name, identity) in state.processes.iter().chain([(&"supervisor".to_owned(), &state.supervisor)]) {
-        if identity.is_alive() {
-            eprintln!("ending {name}, left behind by a supervisor that was killed");
-            identity.stop(Duration::from_secs(10)).with_context(|| format!("{name} cannot be ended"))?;
-        }
+    let alive: Vec<(&String, Identity)> = state
+        .processes
+        .iter()
+        .map(|(name, identity)| (name, *identity))
+        .filter(|(_, identity)| identity.is_alive())
+        .collect();
+    for (name, _) in &alive {
+        eprintln!("ending {name}, left behind by a supervisor that was killed");
+    }
+    // Workloads before the parts that they use: without a broker they could not leave their group in time.
+    let (parts, workloads): (Vec<_>, Vec<_>) =
+        alive.into_iter().partition(|(name, _)| state.ports.contains_key(*name));
+    let supervisor = vec![state.supervisor];
+    for group in [supervisor, identities(&workloads), identities(&parts)] {
+        stop_all(&group, ORPHAN_GRACE).context("what a killed supervisor left behind cannot be ended")?;
     }
     Ok(())
+}
+
+fn identities(named: &[(&String, Identity)]) -> Vec<Identity> {
+    named.iter().map(|(_, identity)| *identity).collect()
 }
 
 /// Stops everything that was started. Nothing to stop is no error.

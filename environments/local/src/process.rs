@@ -53,23 +53,23 @@ impl Identity {
             Err(error) => Err(error.into()),
         }
     }
+}
 
-    /// Ends the process: SIGTERM, and SIGKILL after the grace period.
-    ///
-    /// # Errors
-    ///
-    /// When the system refuses, or the process outlives SIGKILL.
-    pub fn stop(&self, grace: Duration) -> io::Result<()> {
-        self.signal(Signal::SIGTERM)?;
-        if wait_until(grace, || !self.is_alive()) {
+/// Ends processes, all at the same time: SIGTERM, and SIGKILL after the grace period.
+///
+/// # Errors
+///
+/// When the system refuses, or a process outlives SIGKILL.
+pub fn stop_all(processes: &[Identity], grace: Duration) -> io::Result<()> {
+    for (signal, patience) in [(Signal::SIGTERM, grace), (Signal::SIGKILL, Duration::from_secs(5))] {
+        for process in processes {
+            process.signal(signal)?;
+        }
+        if wait_until(patience, || !processes.iter().any(Identity::is_alive)) {
             return Ok(());
         }
-        self.signal(Signal::SIGKILL)?;
-        if wait_until(Duration::from_secs(5), || !self.is_alive()) {
-            return Ok(());
-        }
-        Err(io::Error::other(format!("process {} does not end", self.pid)))
     }
+    Err(io::Error::other(format!("{processes:?} do not end")))
 }
 
 /// Field 22 of `/proc/PID/stat`; `None` for a process that is gone or a zombie. The name, field 2, may hold spaces and
