@@ -227,7 +227,20 @@ impl Supervisor {
             self.workloads.insert(name.clone(), Running { workload, replicas });
             self.scale(&name, target)?;
         }
+        self.drop_old_binaries();
         Ok(())
+    }
+
+    /// Removes the binaries that no workload runs any more: each build would add to them. A process that is on
+    /// its way out does not need its file.
+    fn drop_old_binaries(&self) {
+        let kept: Vec<PathBuf> =
+            self.workloads.values().map(|running| binary_path(&self.layout, &running.workload)).collect();
+        for entry in fs::read_dir(self.layout.binaries()).into_iter().flatten().flatten() {
+            if !kept.contains(&entry.path()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     fn scale(&mut self, name: &str, target: u32) -> Result<()> {

@@ -68,7 +68,11 @@ fn workloads_run_scale_change_crash_and_end() {
 #[test]
 fn what_a_killed_supervisor_left_is_cleaned_up_by_the_next_start() {
     let environment = Environment::new();
+    let starts = [environment.start_up(), environment.start_up()];
+    let started: BTreeSet<i32> =
+        starts.into_iter().map(|up| support::state_printed_by(up).supervisor.pid).collect();
     let before = environment.up();
+    assert_eq!(started, BTreeSet::from([before.supervisor.pid]), "two at a time start one supervisor");
     let (manifests, binaries) = workload::write(&environment, 1, "first");
     let _ = environment.ask(&["apply", "--manifests", &manifests, "--binaries", &binaries]);
     let again = environment.up();

@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -48,13 +48,16 @@ impl Environment {
     /// A new one; nothing runs yet.
     #[must_use]
     pub(crate) fn new() -> Self {
-        Self { directory: TempDir::new().unwrap() }
+        let environment = Self { directory: TempDir::new().unwrap() };
+        fs::create_dir_all(environment.root()).unwrap();
+        environment
     }
 
-    /// Its directory.
+    /// Its directory: one with a space in its name, and so deep that a socket's path would not hold it.
     #[must_use]
     pub(crate) fn root(&self) -> PathBuf {
-        self.directory.path().canonicalize().unwrap()
+        let deep = "a checkout ".repeat(10);
+        self.directory.path().canonicalize().unwrap().join(deep.trim_end()).join("local")
     }
 
     /// A command on it, without what the test's own environment may say about brokers.
@@ -103,6 +106,12 @@ impl Environment {
         serde_json::from_value(self.ask(&["up"])).unwrap()
     }
 
+    /// Begins to start it.
+    #[must_use]
+    pub(crate) fn start_up(&self) -> Child {
+        self.command(&["up"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     /// What runs.
     #[track_caller]
     #[must_use]
@@ -140,6 +149,13 @@ impl Environment {
             })
             .collect()
     }
+}
+
+/// What an `up` prints at its end.
+#[track_caller]
+#[must_use]
+pub(crate) fn state_printed_by(up: Child) -> State {
+    serde_json::from_slice(&up.wait_with_output().unwrap().stdout).unwrap()
 }
 
 impl Drop for Environment {
