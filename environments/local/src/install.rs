@@ -142,11 +142,17 @@ fn install_broker(layout: &Layout) -> Result<Broker> {
     {
         return Ok(Broker::External { bootstrap_servers: servers });
     }
-    let refusal = match suitable_java() {
-        Ok(java) => match install_kafka(layout) {
-            Ok(()) => return Ok(Broker::ApacheKafka { java }),
-            Err(error) => error,
-        },
+    let refusal = match suitable_java().and_then(|java| Ok((java, fetch_kafka(layout)?))) {
+        Ok((java, fetched)) => {
+            if let Some(fetched) = fetched {
+                accept_kafka(layout, &fetched)?;
+            }
+            return Ok(Broker::ApacheKafka { java });
+        }
+        // The other broker needs far more room.
+        Err(error) if format!("{error:#}").contains("No space left on device") => {
+            return Err(error.context(format!("the disk of {} is full", layout.parts().display())));
+        }
         Err(error) => error,
     };
     eprintln!("Apache Kafka cannot be used ({refusal:#}); taking nisshi {NISSHI_VERSION} instead");
@@ -174,11 +180,11 @@ fn suitable_java() -> Result<PathBuf> {
     bail!("there is no Java 17 or newer")
 }
 
-fn install_kafka(layout: &Layout) -> Result<()> {
-    let stamp = hex(JARS.as_bytes());
+/// Has Maven bring the jars into a directory, which is the answer; `None` when they are installed already.
+fn fetch_kafka(layout: &Layout) -> Result<Option<PathBuf>> {
     let place = layout.kafka_libraries();
-    if is_installed(&place, &stamp) {
-        return Ok(());
+    if is_installed(&place, &hex(JARS.as_bytes())) {
+        return Ok(None);
     }
     let maven = find_program("mvn").context("there is no Maven (mvn)")?;
     eprintln!("installing Apache Kafka {KAFKA_VERSION} (46 jars, 43 MB, about 15 s)");
@@ -196,10 +202,17 @@ fn install_kafka(layout: &Layout) -> Result<()> {
             .arg(format!("-DoutputDirectory={}", building.display())),
         "mvn dependency:copy-dependencies",
     )?;
-    verify(&building)?;
-    write(&building.join(STAMP), &stamp)?;
+    Ok(Some(building))
+}
+
+/// Installs what Maven brought if it is what it should be. If not, that is an error and no reason to take another
+/// broker: somebody has to look into it.
+fn accept_kafka(layout: &Layout, fetched: &Path) -> Result<()> {
+    let place = layout.kafka_libraries();
+    verify(fetched)?;
+    write(&fetched.join(STAMP), &hex(JARS.as_bytes()))?;
     remove(&place)?;
-    fs::rename(&building, &place).with_context(|| format!("cannot make {}", place.display()))
+    fs::rename(fetched, &place).with_context(|| format!("cannot make {}", place.display()))
 }
 
 /// Every jar is one that is listed, with its hash.
@@ -284,4 +297,31 @@ fn run(command: &mut Command, name: &str) -> Result<()> {
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n");
     bail!("`{name}` failed ({}):\n{tail}", output.status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jar_that_is_not_the_listed_one_is_refused_and_not_installed() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let layout = Layout::new(directory.path(), None).unwrap();
+        let fetched = directory.path().join("fetched");
+        fs::create_dir(&fetched).unwrap();
+        for line in JARS.lines() {
+            fs::write(fetched.join(line.split_once("  ").unwrap().1), "something else").unwrap();
+        }
+        let error = format!("{:#}", accept_kafka(&layout, &fetched).unwrap_err());
+        assert!(error.contains("refusing it") && error.contains(".jar"), "{error}");
+        assert!(!layout.kafka_libraries().exists());
+    }
+
+    #[test]
+    fn every_requirement_is_pinned_and_held_to_a_hash() {
+        let pins = REQUIREMENTS.lines().filter(|line| !line.starts_with([' ', '#']) && !line.is_empty());
+        let unpinned: Vec<&str> = pins.filter(|line| !line.contains("==")).collect();
+        assert_eq!(unpinned, Vec::<&str>::new());
+        assert!(REQUIREMENTS.matches("--hash=sha256:").count() >= REQUIREMENTS.matches("==").count());
+    }
 }
