@@ -47,6 +47,12 @@ const READ_AHEAD: usize = 512;
 /// Commits are at least this far apart, except at a revocation and at the end.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long the last commit may take: a rebalance that is under way has to end first.
+const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a poll waits between two tries of the last commit.
+const LAST_COMMIT_POLL: Duration = Duration::from_millis(50);
+
 /// How long the group waits for a sign of life.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -214,8 +220,15 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
         read(&consumer, &context, wait);
         metrics.progress(lock(&context.state).lanes.assigned());
     }
-    drain(&consumer, &context, settings, metrics);
-    commit(&consumer, &context, &settings.topic, CommitMode::Sync);
+    let deadline = Instant::now() + settings.drain_timeout;
+    drain(&consumer, &context, deadline, metrics);
+    commit_at_last(
+        &consumer,
+        &context,
+        &settings.topic,
+        deadline.max(Instant::now() + LAST_COMMIT_TIMEOUT),
+        metrics,
+    );
     let failure = lock(&context.state).failure.take();
     drop(consumer);
     tracing::info!(from = ?phase, to = ?Phase::Complete, "consumer ended");
@@ -307,13 +320,41 @@ fn resume(consumer: &BaseConsumer<EngineContext>, context: &EngineContext) -> Re
     consumer.resume(&consumer.assignment()?)
 }
 
-/// Commits what is done. A failed commit is noted and tried again later: the group may be between two
-/// generations, and what stays uncommitted is read again.
-fn commit(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, topic: &str, mode: CommitMode) {
+/// Commits what is done; whether that succeeded. A failed commit is noted and tried again later: the group may
+/// be between two generations, and what stays uncommitted is read again.
+fn commit(
+    consumer: &BaseConsumer<EngineContext>,
+    context: &EngineContext,
+    topic: &str,
+    mode: CommitMode,
+) -> bool {
     let offsets = lock(&context.state).lanes.take_commits();
-    if let Err(error) = commit_offsets(consumer, topic, &offsets, mode) {
-        tracing::warn!(%error, "commit failed; tried again later");
-        lock(&context.state).lanes.commit_failed(offsets.iter().map(|(partition, _)| *partition));
+    match commit_offsets(consumer, topic, &offsets, mode) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "commit failed; tried again later");
+            lock(&context.state).lanes.commit_failed(offsets.iter().map(|(partition, _)| *partition));
+            false
+        }
+    }
+}
+
+/// The last commit. While the group rebalances it takes none, so the client is polled until the member has
+/// its new generation.
+fn commit_at_last(
+    consumer: &BaseConsumer<EngineContext>,
+    context: &EngineContext,
+    topic: &str,
+    deadline: Instant,
+    metrics: &ConsumerMetrics,
+) {
+    while !commit(consumer, context, topic, CommitMode::Sync) {
+        if Instant::now() >= deadline {
+            tracing::warn!("the last commit failed; some records will be read again");
+            return;
+        }
+        drop(consumer.poll(LAST_COMMIT_POLL));
+        metrics.polled(Instant::now());
     }
 }
 
@@ -340,10 +381,9 @@ fn commit_offsets(
 fn drain(
     consumer: &BaseConsumer<EngineContext>,
     context: &EngineContext,
-    settings: &ConsumerSettings,
+    deadline: Instant,
     metrics: &ConsumerMetrics,
 ) {
-    let deadline = Instant::now() + settings.drain_timeout;
     if let Ok(assignment) = consumer.assignment()
         && let Err(error) = consumer.pause(&assignment)
     {
