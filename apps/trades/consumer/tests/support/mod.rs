@@ -271,7 +271,10 @@ pub struct Running {
 
 impl Running {
     pub fn start<H: BatchHandler>(settings: ConsumerSettings, dead_letter_topic: &str, handler: H) -> Self {
-        worker_kit::telemetry::init_log();
+        // Warnings of clients whose broker is killed would bury everything else.
+        if std::env::var_os("RUST_LOG").is_some() {
+            worker_kit::telemetry::init_log();
+        }
         let stop = CancellationToken::new();
         let metrics = Arc::new(ConsumerMetrics::new().unwrap());
         let tokens = TokenSource::new(&settings.kafka, tokio::runtime::Handle::current());
