@@ -1,0 +1,291 @@
+//! What the environments render, and how a wrong environment is refused.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use cfn::{
+    Assembly, Json,
+    assertions::{has_resource, matches, resource_count, resources_of_type},
+    check::Severity,
+    to_canonical_bytes, to_canonical_string,
+};
+use platform::{Environment, render};
+use serde::Deserialize;
+use serde_json::json;
+use worker_contract::trades::{ConsumerConfiguration, ProducerConfiguration};
+
+fn workspace() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn environment(name: &str) -> Environment {
+    Environment::load(&workspace(), name).unwrap()
+}
+
+fn assembly(name: &str) -> Assembly {
+    render(&environment(name)).unwrap()
+}
+
+const ALL: [&str; 4] = ["dev", "local", "prod", "staging"];
+
+#[test]
+fn there_are_four_environments() {
+    assert_eq!(Environment::names(&workspace()).unwrap(), ALL);
+}
+
+#[test]
+fn templates_and_manifests_are_as_agreed() {
+    for name in ["local", "prod"] {
+        let assembly = assembly(name);
+        for (id, template) in &assembly.templates {
+            insta::assert_snapshot!(format!("{name}-{id}"), to_canonical_string(template));
+        }
+        for (path, text) in &assembly.files {
+            insta::assert_snapshot!(format!("{name}-{}", path.replace('/', "-")), text);
+        }
+    }
+}
+
+#[test]
+fn rendering_twice_gives_the_same_bytes() {
+    for name in ALL {
+        let (first, second) = (assembly(name), assembly(name));
+        assert_eq!(first.manifest, second.manifest);
+        for (id, template) in &first.templates {
+            assert_eq!(to_canonical_bytes(template), to_canonical_bytes(&second.templates[id]));
+        }
+        assert_eq!(first.files, second.files);
+    }
+}
+
+#[test]
+fn nothing_is_found_that_is_not_waived_with_a_reason() {
+    for name in ALL {
+        let findings = cfn::check::check(&assembly(name), &cfn_resources::schema);
+        let open: Vec<String> =
+            findings.iter().filter(|finding| finding.waived.is_none()).map(ToString::to_string).collect();
+        assert_eq!(open, Vec::<String>::new(), "{name}");
+        assert!(
+            findings.iter().all(|finding| finding.waived.as_ref().is_none_or(|reason| reason.len() > 20))
+        );
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Error));
+    }
+}
+
+#[test]
+fn the_kafka_cluster_takes_iam_clients_over_tls_alone() {
+    for name in ALL {
+        let assembly = assembly(name);
+        has_resource(
+            assembly.template("kafka").unwrap(),
+            "AWS::MSK::Cluster",
+            &json!({
+                "ClientAuthentication": {"Sasl": {"Iam": {"Enabled": true}}, "Unauthenticated": {"Enabled": false}},
+                "EncryptionInfo": {"EncryptionInTransit": {"ClientBroker": "TLS", "InCluster": true}},
+            }),
+        );
+    }
+}
+
+#[test]
+fn topics_have_the_partitions_that_capacity_derives() {
+    for name in ALL {
+        let sizes = platform::sizes(&environment(name)).unwrap();
+        let assembly = assembly(name);
+        let kafka = assembly.template("kafka").unwrap();
+        let partitions = sizes.trades("partitions");
+        has_resource(
+            kafka,
+            "AWS::MSK::Topic",
+            &json!({"TopicName": "trade-tx", "PartitionCount": partitions}),
+        );
+        resource_count(kafka, "AWS::MSK::Topic", 2);
+        assert_eq!(u64::from(assembly.manifest.systems["trades"].partitions), partitions);
+    }
+}
+
+/// The statements of a workload's role.
+fn statements(assembly: &Assembly, role: &str) -> Vec<Json> {
+    let template = assembly.template("trades").unwrap();
+    template["Resources"][role]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+        .as_array()
+        .unwrap()
+        .clone()
+}
+
+fn actions(statements: &[Json]) -> BTreeSet<String> {
+    statements
+        .iter()
+        .flat_map(|statement| statement["Action"].as_array().unwrap())
+        .map(|action| action.as_str().unwrap().trim_start_matches("kafka-cluster:").to_owned())
+        .collect()
+}
+
+#[test]
+fn each_workload_may_do_what_it_does_and_no_more() {
+    let assembly = assembly("prod");
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let producer = statements(&assembly, "ProducerRole");
+    assert_eq!(actions(&producer), set(&["Connect", "DescribeTopic", "WriteData", "WriteDataIdempotently"]));
+    let idempotent =
+        producer.iter().find(|statement| statement.to_string().contains("WriteDataIdempotently")).unwrap();
+    assert_eq!(idempotent["Resource"], json!([{"Ref": "KafkaKafkaArn"}]), "it is an action on the cluster");
+
+    let consumer = statements(&assembly, "ConsumerRole");
+    assert_eq!(
+        actions(&consumer),
+        set(&[
+            "AlterGroup",
+            "Connect",
+            "DescribeGroup",
+            "DescribeTopic",
+            "ReadData",
+            "WriteData",
+            "WriteDataIdempotently"
+        ])
+    );
+    for statement in &consumer {
+        let text = statement.to_string();
+        assert_eq!(text.contains("ReadData"), text.contains("/trade-tx\""), "reads the trades alone: {text}");
+        assert_eq!(text.contains("kafka-cluster:WriteData\""), text.contains("/trade-tx-dlq\""), "{text}");
+    }
+    assert_eq!(
+        actions(&statements(&assembly, "KedaRole")),
+        set(&["Connect", "DescribeCluster", "DescribeGroup", "DescribeTopic"]),
+        "KEDA sees no record"
+    );
+}
+
+#[test]
+fn data_is_kept_where_it_is_worth_more_than_its_environment() {
+    for (name, policy, protected) in [("dev", "Delete", false), ("prod", "RetainExceptOnCreate", true)] {
+        let assembly = assembly(name);
+        for (stack, kind) in
+            [("kafka", "AWS::MSK::Cluster"), ("kafka", "AWS::MSK::Topic"), ("kafka", "AWS::KMS::Key")]
+        {
+            for (id, resource) in resources_of_type(assembly.template(stack).unwrap(), kind) {
+                assert_eq!(resource["DeletionPolicy"], policy, "{name} {id}");
+            }
+        }
+        assert!(assembly.manifest.stacks.iter().all(|stack| stack.termination_protection == protected));
+    }
+}
+
+#[test]
+fn a_lost_zone_cuts_nobody_else_off_in_prod() {
+    let prod = assembly("prod");
+    let network = prod.template("network").unwrap();
+    resource_count(network, "AWS::EC2::NatGateway", 3);
+    resource_count(network, "AWS::EC2::Subnet", 6);
+    resource_count(assembly("dev").template("network").unwrap(), "AWS::EC2::NatGateway", 1);
+    has_resource(network, "AWS::EC2::FlowLog", &json!({"TrafficType": "ALL"}));
+}
+
+#[test]
+fn every_taggable_resource_tells_its_environment() {
+    let prod = assembly("prod");
+    let wanted = json!([{"Key": "floodgate:environment", "Value": "prod"}]);
+    for kind in ["AWS::EC2::VPC", "AWS::EC2::Subnet", "AWS::EC2::SecurityGroup"] {
+        for template in prod.templates.values() {
+            for (id, resource) in resources_of_type(template, kind) {
+                assert!(matches(&resource["Properties"]["Tags"], &wanted), "{id}");
+            }
+        }
+    }
+    has_resource(
+        prod.template("kafka").unwrap(),
+        "AWS::MSK::Cluster",
+        &json!({"Tags": {"floodgate:environment": "prod"}}),
+    );
+}
+
+#[test]
+fn manifests_are_yaml_and_give_the_workers_what_they_read() {
+    for name in ALL {
+        let assembly = assembly(name);
+        for (path, text) in &assembly.files {
+            let documents: Vec<Json> = serde_yaml_ng::Deserializer::from_str(text)
+                .map(|document| Json::deserialize(document).unwrap())
+                .collect();
+            let deployment = documents.iter().find(|document| document["kind"] == "Deployment").unwrap();
+            let pod = &deployment["spec"]["template"]["spec"];
+            let container = &pod["containers"][0];
+            assert_eq!(container["image"], "${{ image }}", "{path}");
+            assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+            let variable = |wanted: &str| {
+                container["env"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|variable| variable["name"] == wanted)
+                    .and_then(|variable| variable["value"].as_str().map(str::to_owned))
+            };
+            if path.contains("consumer") {
+                let read = ConsumerConfiguration::from_environment(variable).unwrap();
+                assert_eq!(read.batch_size, environment(name).trades.batch_size);
+                let grace = pod["terminationGracePeriodSeconds"].as_f64().unwrap();
+                assert!(grace > read.drain_timeout_seconds, "the drain fits into the grace period");
+            } else {
+                let read = ProducerConfiguration::from_environment(variable).unwrap();
+                assert_eq!(read.messages_per_second, environment(name).trades.messages_per_second);
+            }
+        }
+    }
+}
+
+fn refused(change: impl Fn(&str) -> String) -> String {
+    let text = std::fs::read_to_string(workspace().join("environments/dev.toml")).unwrap();
+    Environment::parse("dev", "environments/dev.toml", &change(&text)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_wrong_environment_is_refused_with_file_line_key_and_the_nearest_right_one() {
+    let misspelt = refused(|text| text.replace("batch_size =", "batch_sise ="));
+    assert!(misspelt.starts_with("environments/dev.toml:"), "{misspelt}");
+    assert!(
+        misspelt.contains("`batch_sise`") && misspelt.contains("did you mean `batch_size`"),
+        "{misspelt}"
+    );
+    let line: usize = misspelt.split(':').nth(1).unwrap().parse().unwrap();
+    let text = std::fs::read_to_string(workspace().join("environments/dev.toml")).unwrap();
+    assert!(text.lines().nth(line - 1).unwrap().starts_with("batch_size"), "line {line}");
+
+    for (from, to, told) in [
+        ("zones = 2", "zones = 4", "network.zones: 4 is not 2 or 3"),
+        ("zones = 2", "zones = \"two\"", "invalid type"),
+        ("111111111111\"\nregion", "1234\"\nregion", "account: `1234` is not 12 digits"),
+        ("eu-west-1", "europe", "region: `europe`"),
+        ("10.10.0.0/16", "10.10.0.1/16", "network.cidr"),
+        ("3.9.x.kraft", "3.6.0", "kafka.version"),
+        ("safety_factor = 1.2", "safety_factor = 0.5", "trades.safety_factor: 0.5 is not 1 to 10"),
+        ("provider = \"aws\"", "provider = \"awss\"", "did you mean `aws`"),
+    ] {
+        let message = refused(|text| text.replacen(from, to, 1));
+        assert!(message.contains(told), "{told}: {message}");
+        let line: usize = message.split(':').nth(1).unwrap().parse().unwrap();
+        let changed = text.replacen(from, to, 1);
+        assert!(
+            changed.lines().nth(line - 1).unwrap().contains(to.lines().next().unwrap()),
+            "line {line}: {message}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_environment_names_those_that_there_are() {
+    let message = Environment::load(&workspace(), "prd").unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "there is no environment `prd` (did you mean `prod`?); there are: dev, local, prod, staging"
+    );
+}
+
+#[test]
+fn a_service_level_that_cannot_be_met_is_refused() {
+    let mut environment = environment("dev");
+    environment.trades.overrides.partitions = Some(1);
+    let message = render(&environment).unwrap_err().to_string();
+    assert!(message.contains("consumers share 1 partitions"), "{message}");
+}
