@@ -122,10 +122,18 @@ impl Lanes {
         }
     }
 
-    /// Whether some lane holds all that it may: reading on would buffer without bound.
+    /// Whether the lane of a partition holds all that it may: reading on would buffer without bound.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.ready.len() >= self.limits.waiting.max(1))
+    pub fn is_full(&self, partition: i32) -> bool {
+        self.lanes
+            .get(self.lane_of(partition))
+            .is_some_and(|lane| lane.ready.len() >= self.limits.waiting.max(1))
+    }
+
+    /// The assigned partitions whose lanes are full.
+    #[must_use]
+    pub fn full_partitions(&self) -> BTreeSet<i32> {
+        self.assigned.keys().copied().filter(|partition| self.is_full(*partition)).collect()
     }
 
     /// When the oldest open batch is due.
@@ -201,6 +209,9 @@ impl Lanes {
     /// Begins to give partitions up: what has not started is dropped. Whether batches in flight still hold
     /// some of them.
     pub fn begin_revoke(&mut self, partitions: &[i32]) -> bool {
+        // Also those that seem committed: a commit under way may yet fail, and this is the last one for them.
+        self.uncommitted
+            .extend(partitions.iter().filter(|partition| self.assigned.contains_key(partition)));
         for lane in &mut self.lanes {
             if let Some(open) = &mut lane.open {
                 open.batch.drop_partitions(partitions);
@@ -319,6 +330,19 @@ mod tests {
     }
 
     #[test]
+    fn a_revocation_commits_again_what_a_commit_under_way_may_not_have_brought() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(limits(1, 1));
+        lanes.assign(&[0]);
+        lanes.offer(record(0, 4), now);
+        let dispatch = lanes.dispatch(now).remove(0);
+        lanes.complete(dispatch.lane, dispatch.ticket);
+        assert_eq!(lanes.take_commits(), [(0, 5)], "sent, and not answered yet");
+        lanes.begin_revoke(&[0]);
+        assert_eq!(lanes.take_commits(), [(0, 5)]);
+    }
+
+    #[test]
     fn a_lost_partition_is_never_committed() {
         let now = Instant::now();
         let mut lanes = Lanes::new(limits(1, 1));
@@ -387,7 +411,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Read(partition) => {
-                        if lanes.assigned().contains_key(&partition) && !lanes.is_full() {
+                        if lanes.assigned().contains_key(&partition) && !lanes.is_full(partition) {
                             let offset = position[&partition];
                             lanes.offer(record(partition, offset), now);
                             position.insert(partition, offset + 1);

@@ -12,6 +12,9 @@ use crate::{
     retry::RetryPolicy,
 };
 
+/// A single try may take as long as the retry budget, and at least this long.
+const TRY_MIN: Duration = Duration::from_secs(1);
+
 /// What a worker does with its records.
 pub trait BatchHandler: Send + Sync + 'static {
     /// A record that was understood.
@@ -79,6 +82,12 @@ pub trait Surroundings: Send + Sync + 'static {
     fn random(&self) -> f64;
     /// Waits.
     fn sleep(&self, wait: Duration) -> impl Future<Output = ()> + Send;
+    /// Waits for something, but no longer than that.
+    fn within<F: Future + Send>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> impl Future<Output = Option<F::Output>> + Send;
 }
 
 /// The machine's clock and chance.
@@ -96,6 +105,10 @@ impl Surroundings for Machine {
 
     async fn sleep(&self, wait: Duration) {
         tokio::time::sleep(wait).await;
+    }
+
+    async fn within<F: Future + Send>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        tokio::time::timeout(limit, future).await.ok()
     }
 }
 
@@ -174,13 +187,19 @@ async fn with_retries<E, F, R>(
 where
     E: Surroundings,
     F: FnMut() -> R,
-    R: Future<Output = Result<(), HandleError>>,
+    R: Future<Output = Result<(), HandleError>> + Send,
 {
     let begun = surroundings.now();
     let mut tries = 0;
     loop {
         tries += 1;
-        match attempt().await {
+        // A try that hangs would hold its partitions for good.
+        let limit = policy.budget.max(TRY_MIN);
+        let Some(result) = surroundings.within(limit, attempt()).await else {
+            let error = format!("the last one did not end within {} s", limit.as_secs_f64());
+            return Err(ProcessingError::Exhausted { tries, error });
+        };
+        match result {
             Ok(()) => return Ok(Ok(())),
             Err(HandleError::Rejected(error)) => return Ok(Err(error)),
             Err(HandleError::Fatal(error)) => return Err(ProcessingError::Fatal(error)),
@@ -206,6 +225,7 @@ mod tests {
             Mutex,
             atomic::{AtomicU64, Ordering},
         },
+        task::Poll,
     };
 
     use proptest::prelude::*;
@@ -235,6 +255,19 @@ mod tests {
         async fn sleep(&self, wait: Duration) {
             let wait = u64::try_from(wait.as_millis()).unwrap();
             self.slept_ms.fetch_add(wait, Ordering::Relaxed);
+        }
+        /// Nothing here waits but what never ends.
+        async fn within<F: Future + Send>(&self, limit: Duration, future: F) -> Option<F::Output> {
+            let mut future = Box::pin(future);
+            std::future::poll_fn(|context| match future.as_mut().poll(context) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending => {
+                    let waited = u64::try_from(limit.as_millis()).unwrap();
+                    self.slept_ms.fetch_add(waited, Ordering::Relaxed);
+                    Poll::Ready(None)
+                }
+            })
+            .await
         }
     }
 
@@ -353,5 +386,29 @@ mod tests {
         let error = run(&[1], &handler, &letters, Duration::from_secs(3)).unwrap_err();
         assert!(matches!(error, ProcessingError::Exhausted { .. }), "{error}");
         assert!(letters.0.lock().unwrap().is_empty());
+    }
+
+    struct Hangs;
+
+    impl BatchHandler for Hangs {
+        type Item = ();
+
+        fn decode(&self, _record: Record<'_>) -> Result<(), Rejection> {
+            Ok(())
+        }
+
+        async fn handle(&self, _items: &[()]) -> Result<(), HandleError> {
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn a_handler_that_hangs_is_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let policy = RetryPolicy::within(Duration::from_secs(3));
+        let (batch, letters, still) = (batch(&[1]), Letters::default(), Still::new());
+        let run = process(&batch, &Hangs, &letters, &policy, &still, |_| {});
+        let error = runtime.block_on(run).unwrap_err();
+        assert!(error.to_string().contains("did not end within 3 s"), "{error}");
     }
 }

@@ -46,7 +46,8 @@ struct Shared {
 }
 
 /// Serves `GET /metrics`, `/livez`, `/readyz` and the routes of `more` until the token is cancelled.
-/// Returns the address that it listens on once it does.
+/// Returns the address that it listens on once it does. Routes can ask who calls by
+/// [`axum::extract::ConnectInfo`] of a [`SocketAddr`].
 ///
 /// # Errors
 ///
@@ -76,8 +77,9 @@ pub async fn serve(
         .with_state(shared)
         .merge(more);
     tokio::spawn(async move {
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let served =
-            axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+            axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await });
         if let Err(error) = served.await {
             tracing::error!(%error, "the metrics server stopped");
         }

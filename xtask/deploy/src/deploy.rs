@@ -127,7 +127,7 @@ impl Deployment<'_> {
         let parameters = resolve_all(&entry.parameters, known)?;
         let mut changed = false;
         loop {
-            let observed = self.stacks.observe(&entry.name, &template, &parameters).await?;
+            let observed = self.stacks.observe(entry, &template, &parameters).await?;
             let action = decide(&entry.name, observed.as_ref());
             let why = reason(observed.as_ref());
             match action {
@@ -140,10 +140,10 @@ impl Deployment<'_> {
                 Action::Blocked { way_out } => bail!(way_out),
                 Action::Wait => {
                     self.reporter.stack(&entry.name, "waiting", "another operation on it is under way");
-                    self.stacks.follow(&entry.name, Default::default(), 0, None).await?;
+                    self.stacks.at_rest(&entry.name).await?;
                 }
                 Action::Recreate => {
-                    self.reporter.stack(&entry.name, "deleting", &format!("{why}: it was never whole"));
+                    self.reporter.stack(&entry.name, "deleting", &format!("{why}, which takes no update"));
                     self.stacks.delete(&entry.name, &template, self.reporter).await?;
                 }
                 Action::Create | Action::Update => {
@@ -205,24 +205,32 @@ impl Deployment<'_> {
 
     async fn bootstrap_brokers(&self, cluster_arn: &str, authentication: &str) -> Result<String> {
         let deadline = tokio::time::Instant::now() + LOOKUP_TIMEOUT;
+        let mut told = false;
         loop {
-            let answer = self.kafka.get_bootstrap_brokers().cluster_arn(cluster_arn).send().await;
-            let refusal = match &answer {
-                Ok(brokers) => {
-                    let servers = match authentication {
-                        "iam" => brokers.bootstrap_broker_string_sasl_iam(),
-                        "tls" => brokers.bootstrap_broker_string_tls(),
-                        _ => brokers.bootstrap_broker_string(),
-                    };
-                    if let Some(servers) = servers.filter(|servers| !servers.is_empty()) {
-                        return Ok(servers.to_owned());
-                    }
-                    format!("it has no brokers for {authentication} clients yet")
-                }
-                Err(error) => DisplayErrorContext(error).to_string(),
+            let request = self.kafka.get_bootstrap_brokers().cluster_arn(cluster_arn);
+            let brokers = request.send().await.map_err(|error| {
+                anyhow::anyhow!(
+                    "the bootstrap brokers of {cluster_arn} cannot be looked up: {}",
+                    DisplayErrorContext(error)
+                )
+            })?;
+            let servers = match authentication {
+                "iam" => brokers.bootstrap_broker_string_sasl_iam(),
+                "tls" => brokers.bootstrap_broker_string_tls(),
+                _ => brokers.bootstrap_broker_string(),
             };
+            if let Some(servers) = servers.filter(|servers| !servers.is_empty()) {
+                return Ok(servers.to_owned());
+            }
             if tokio::time::Instant::now() >= deadline {
-                bail!("the bootstrap brokers of {cluster_arn} cannot be looked up: {refusal}");
+                bail!(
+                    "{cluster_arn} has had no brokers for {authentication} clients for {} s; does the cluster allow such clients?",
+                    LOOKUP_TIMEOUT.as_secs()
+                );
+            }
+            if !told {
+                self.reporter.say(&format!("waiting for the brokers of {cluster_arn}"));
+                told = true;
             }
             tokio::time::sleep(Duration::from_secs(2)).await;
         }

@@ -2,7 +2,7 @@
 //! [`wiring`], on plain data; the rest carries it out.
 
 pub mod deploy;
-pub mod failure;
+pub mod events;
 pub mod local;
 pub mod plan;
 pub mod report;

@@ -149,7 +149,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
                 signal = interrupt() => {
                     signal?;
                     reporter.settle();
-                    eprintln!("{}", deployment.interrupted().await);
+                    tokio::select! {
+                        left = deployment.interrupted() => eprintln!("{left}"),
+                        again = interrupt() => again?,
+                    }
                     Ok(ExitCode::from(130))
                 }
             };

@@ -9,6 +9,8 @@ pub struct Observed {
     pub same_template: bool,
     /// Whether its parameters are those to be deployed.
     pub same_parameters: bool,
+    /// Whether its tags are those to be deployed.
+    pub same_tags: bool,
 }
 
 /// What is to be done.
@@ -20,7 +22,7 @@ pub enum Action {
     Update,
     /// The stack is as it should be.
     Nothing,
-    /// The stack was never there in full and can only be deleted: delete and create it.
+    /// The stack takes no update, only a deletion: delete and create it.
     Recreate,
     /// Somebody's operation is under way: wait, then look again.
     Wait,
@@ -47,7 +49,9 @@ pub fn decide(name: &str, observed: Option<&Observed>) -> Action {
                 observed.status
             ),
         },
-        _ if observed.same_template && observed.same_parameters => Action::Nothing,
+        // What failed half-way is not as it should be, whatever its template says.
+        "UPDATE_FAILED" => Action::Update,
+        _ if observed.same_template && observed.same_parameters && observed.same_tags => Action::Nothing,
         _ => Action::Update,
     }
 }
@@ -61,6 +65,7 @@ pub fn reason(observed: Option<&Observed>) -> String {
             _ if !observed.status.ends_with("_COMPLETE") || observed.status.starts_with("ROLLBACK") => {
                 format!("it is {}", observed.status)
             }
+            (true, true) if !observed.same_tags => "its tags have changed".to_owned(),
             (true, true) => "it is as it should be".to_owned(),
             (false, true) => "its template has changed".to_owned(),
             (true, false) => "its parameters have changed".to_owned(),
@@ -76,7 +81,7 @@ mod tests {
     use super::*;
 
     fn observed(status: &str, same: bool) -> Observed {
-        Observed { status: status.to_owned(), same_template: same, same_parameters: same }
+        Observed { status: status.to_owned(), same_template: same, same_parameters: same, same_tags: same }
     }
 
     /// Every status that CloudFormation documents.
@@ -111,6 +116,10 @@ mod tests {
         assert_eq!(decide("s", Some(&observed("CREATE_COMPLETE", true))), Action::Nothing);
         assert_eq!(decide("s", Some(&observed("UPDATE_ROLLBACK_COMPLETE", false))), Action::Update);
         assert_eq!(decide("s", None), Action::Create);
+        let retagged = Observed { same_tags: false, ..observed("UPDATE_COMPLETE", true) };
+        assert_eq!(decide("s", Some(&retagged)), Action::Update);
+        assert_eq!(reason(Some(&retagged)), "its tags have changed");
+        assert_eq!(decide("s", Some(&observed("UPDATE_FAILED", true))), Action::Update);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
 
+use crate::events::ResourceEvent;
+
 /// How it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -24,19 +26,6 @@ pub struct Reporter {
     format: Format,
     begun: Instant,
     live: Mutex<Option<ProgressBar>>,
-}
-
-/// A resource's event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceEvent {
-    /// Logical id.
-    pub logical_id: String,
-    /// Resource type.
-    pub resource_type: String,
-    /// Such as `CREATE_COMPLETE`.
-    pub status: String,
-    /// Why, where CloudFormation says.
-    pub reason: Option<String>,
 }
 
 impl Reporter {

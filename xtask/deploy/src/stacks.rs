@@ -1,6 +1,9 @@
 //! CloudFormation, through the SDK.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_cloudformation::{
@@ -11,9 +14,9 @@ use aws_sdk_cloudformation::{
 use cfn::{Json, assembly::StackEntry, to_canonical_bytes};
 
 use crate::{
-    failure::explain,
+    events::{ResourceEvent, ended, explain},
     plan::Observed,
-    report::{Reporter, ResourceEvent},
+    report::Reporter,
 };
 
 /// CloudFormation takes a template of at most this many bytes within a request.
@@ -26,15 +29,22 @@ pub const CHANGE_SET: &str = "floodgate";
 /// clusters take half an hour.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 
+/// How long a stack may be at rest without telling of the end of the operation that was asked for.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A stack as it is.
 #[derive(Clone, Debug)]
 pub struct Deployed {
+    /// Its id, which goes on naming it after it is deleted.
+    pub id: String,
     /// Its status.
     pub status: String,
     /// Its parameters.
     pub parameters: BTreeMap<String, String>,
     /// Its outputs.
     pub outputs: BTreeMap<String, String>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
     /// Whether it is protected against deletion.
     pub protected: bool,
 }
@@ -81,12 +91,12 @@ impl Stacks {
     /// What the SDK says.
     pub async fn observe(
         &self,
-        name: &str,
+        entry: &StackEntry,
         template: &Json,
         parameters: &BTreeMap<String, String>,
     ) -> Result<Option<Observed>> {
-        let Some(deployed) = self.describe(name).await? else { return Ok(None) };
-        let same_template = match self.client.get_template().stack_name(name).send().await {
+        let Some(deployed) = self.describe(&entry.name).await? else { return Ok(None) };
+        let same_template = match self.client.get_template().stack_name(&entry.name).send().await {
             Ok(answer) => answer
                 .template_body()
                 .and_then(|body| serde_json::from_str::<Json>(body).ok())
@@ -98,6 +108,7 @@ impl Stacks {
             status: deployed.status,
             same_template,
             same_parameters: deployed.parameters == *parameters,
+            same_tags: deployed.tags == entry.tags,
         }))
     }
 
@@ -186,67 +197,85 @@ impl Stacks {
     ///
     /// The first resource that failed, with its construct and reason.
     pub async fn execute(&self, entry: &StackEntry, template: &Json, reporter: &Reporter) -> Result<()> {
-        let seen = self.event_ids(&entry.name).await;
+        let name = &entry.name;
+        let seen = self.event_ids(name).await?;
         self.client
             .execute_change_set()
-            .stack_name(&entry.name)
+            .stack_name(name)
             .change_set_name(CHANGE_SET)
             .send()
             .await
             .map_err(|error| {
-                told(error, &format!("CloudFormation does not execute the change set of {}", entry.name))
+                told(error, &format!("CloudFormation does not execute the change set of {name}"))
             })?;
         let total = template.get("Resources").and_then(Json::as_object).map_or(0, serde_json::Map::len);
-        let (status, events) = self.follow(&entry.name, seen, total, Some(reporter)).await?;
+        let (status, events) = self.follow(name, name, seen, total, reporter).await?;
         reporter.settle();
-        match status.as_deref() {
-            Some("CREATE_COMPLETE" | "UPDATE_COMPLETE") => Ok(()),
-            _ => bail!(explain(&entry.name, template, &events)),
+        match status.as_str() {
+            "CREATE_COMPLETE" | "UPDATE_COMPLETE" => Ok(()),
+            _ => bail!(explain(name, template, &events)),
         }
     }
 
-    async fn event_ids(&self, name: &str) -> std::collections::BTreeSet<String> {
-        let Ok(answer) = self.client.describe_stack_events().stack_name(name).send().await else {
-            return std::collections::BTreeSet::new();
-        };
-        answer.stack_events().iter().filter_map(|event| event.event_id().map(str::to_owned)).collect()
+    async fn event_ids(&self, name: &str) -> Result<BTreeSet<String>> {
+        Ok(self.new_events(name, &BTreeSet::new()).await?.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// Follows a stack until its status is no longer in progress; gives that status (`None` for a stack that
-    /// is gone) and the events since.
+    /// Waits until nobody's operation on a stack is under way.
     ///
     /// # Errors
     ///
-    /// What the SDK says.
-    pub async fn follow(
+    /// What the SDK says, or that it takes too long.
+    pub async fn at_rest(&self, name: &str) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + OPERATION_TIMEOUT;
+        while let Some(deployed) = self.describe(name).await?
+            && deployed.status.ends_with("_IN_PROGRESS")
+            && deployed.status != "REVIEW_IN_PROGRESS"
+        {
+            if tokio::time::Instant::now() >= deadline {
+                bail!("{name} is {} and does not come to an end", deployed.status);
+            }
+            tokio::time::sleep(self.poll).await;
+        }
+        Ok(())
+    }
+
+    /// Follows an operation on a stack (`id`: its name or, where it goes away, its id) to its end; gives the
+    /// status in which it ended and the events since `seen`.
+    async fn follow(
         &self,
         name: &str,
-        mut seen: std::collections::BTreeSet<String>,
+        id: &str,
+        mut seen: BTreeSet<String>,
         total: usize,
-        reporter: Option<&Reporter>,
-    ) -> Result<(Option<String>, Vec<ResourceEvent>)> {
+        reporter: &Reporter,
+    ) -> Result<(String, Vec<ResourceEvent>)> {
         let mut events = Vec::new();
-        let mut done = std::collections::BTreeSet::new();
+        let mut done = BTreeSet::new();
         let deadline = tokio::time::Instant::now() + OPERATION_TIMEOUT;
+        let mut quiet_since = tokio::time::Instant::now();
         loop {
-            // The status first: events that come with the last status are then seen as well.
-            let status = self.describe(name).await?.map(|deployed| deployed.status);
-            for (id, event) in self.new_events(name, &seen).await? {
-                seen.insert(id);
-                if event.logical_id != name && event.status.ends_with("_COMPLETE") {
-                    done.insert(event.logical_id.clone());
-                }
-                if let Some(reporter) = reporter.filter(|_| event.logical_id != name) {
+            // The status first: what it has come to is then among the events.
+            let status = self.describe(id).await?.map(|deployed| deployed.status);
+            for (event_id, event) in self.new_events(id, &seen).await? {
+                seen.insert(event_id);
+                quiet_since = tokio::time::Instant::now();
+                if event.logical_id != name {
+                    if event.status.ends_with("_COMPLETE") {
+                        done.insert(event.logical_id.clone());
+                    }
                     reporter.resource(name, &event, done.len(), total);
                 }
                 events.push(event);
             }
-            match status.as_deref() {
-                Some(status) if status.ends_with("_IN_PROGRESS") && status != "REVIEW_IN_PROGRESS" => {}
-                // Execution is asynchronous: the stack may not have begun to change.
-                Some("REVIEW_IN_PROGRESS") => {}
-                Some(_) if events.is_empty() && reporter.is_some() => {}
-                other => return Ok((other.map(str::to_owned), events)),
+            if let Some(end) = ended(name, &events) {
+                return Ok((end.to_owned(), events));
+            }
+            match status {
+                None => return Ok(("DELETE_COMPLETE".to_owned(), events)),
+                Some(status) if status.ends_with("_IN_PROGRESS") => quiet_since = tokio::time::Instant::now(),
+                Some(status) if quiet_since.elapsed() > QUIET_TIMEOUT => return Ok((status, events)),
+                Some(_) => {}
             }
             if tokio::time::Instant::now() >= deadline {
                 bail!(
@@ -261,7 +290,7 @@ impl Stacks {
     async fn new_events(
         &self,
         name: &str,
-        seen: &std::collections::BTreeSet<String>,
+        seen: &BTreeSet<String>,
     ) -> Result<Vec<(String, ResourceEvent)>> {
         let mut found = Vec::new();
         let mut token: Option<String> = None;
@@ -323,27 +352,21 @@ impl Stacks {
     ///
     /// The resource that does not go, with its reason.
     pub async fn delete(&self, name: &str, template: &Json, reporter: &Reporter) -> Result<()> {
-        if self.describe(name).await?.is_none() {
-            return Ok(());
-        }
-        let seen = self.event_ids(name).await;
+        let Some(deployed) = self.describe(name).await? else { return Ok(()) };
+        let seen = self.event_ids(&deployed.id).await?;
         self.client
             .delete_stack()
             .stack_name(name)
             .send()
             .await
             .map_err(|error| told(error, &format!("CloudFormation does not delete {name}")))?;
-        let deadline = tokio::time::Instant::now() + OPERATION_TIMEOUT;
-        loop {
-            let (status, events) = self.follow(name, seen.clone(), 0, None).await?;
-            match status.as_deref() {
-                None | Some("DELETE_COMPLETE") => return Ok(()),
-                Some("DELETE_FAILED") => bail!(explain(name, template, &events)),
-                Some(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(self.poll).await,
-                Some(status) => bail!("{name} is {status} and does not go"),
-            }
-            reporter.settle();
+        let total = self.resource_types(&deployed.id).await.map_or(0, |types| types.len());
+        let (status, events) = self.follow(name, &deployed.id, seen, total, reporter).await?;
+        reporter.settle();
+        if status != "DELETE_COMPLETE" {
+            bail!(explain(name, template, &events));
         }
+        Ok(())
     }
 
     /// The types of a stack's resources.
@@ -352,23 +375,20 @@ impl Stacks {
     ///
     /// What the SDK says.
     pub async fn resource_types(&self, name: &str) -> Result<Vec<String>> {
-        let answer = self
-            .client
-            .describe_stack_resources()
-            .stack_name(name)
-            .send()
-            .await
-            .map_err(|error| told(error, &format!("cannot list the resources of {name}")))?;
-        Ok(answer
-            .stack_resources()
-            .iter()
-            .filter_map(|resource| resource.resource_type().map(str::to_owned))
-            .collect())
+        let mut pages = self.client.list_stack_resources().stack_name(name).into_paginator().items().send();
+        let mut types = Vec::new();
+        while let Some(resource) = pages.next().await {
+            let resource =
+                resource.map_err(|error| told(error, &format!("cannot list the resources of {name}")))?;
+            types.extend(resource.resource_type().map(str::to_owned));
+        }
+        Ok(types)
     }
 }
 
 fn deployed(stack: &Stack) -> Deployed {
     Deployed {
+        id: stack.stack_id().or(stack.stack_name()).unwrap_or_default().to_owned(),
         status: stack.stack_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
         parameters: stack
             .parameters()
@@ -381,6 +401,13 @@ fn deployed(stack: &Stack) -> Deployed {
             .outputs()
             .iter()
             .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())))
+            .collect(),
+        tags: stack
+            .tags()
+            .iter()
+            .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
+            // AWS's own.
+            .filter(|(key, _)| !key.starts_with("aws:"))
             .collect(),
         protected: stack.enable_termination_protection().unwrap_or(false),
     }

@@ -69,6 +69,8 @@ pub struct SystemStatus {
     pub target_per_second: Option<f64>,
     /// Records that the producer had acknowledged per second, over the observation.
     pub produced_per_second: f64,
+    /// Why nothing else is known of it.
+    pub error: Option<String>,
 }
 
 /// Gathers everything.
@@ -111,10 +113,15 @@ pub async fn gather(
     }
     if let Some(local) = local {
         for (name, entry) in &manifest.systems {
-            // Before the topic is there, there is nothing to tell of the system.
-            if let Ok(seen) = system(local, entry, Duration::from_secs(1)).await {
-                status.systems.insert(name.clone(), seen);
-            }
+            // A system that cannot be observed (its topic is not there yet) is no reason to hide the others.
+            let seen = system(local, entry, Duration::from_secs(1)).await.unwrap_or_else(|error| {
+                SystemStatus {
+                    topic: entry.topic.clone(),
+                    error: Some(format!("{error:#}")),
+                    ..SystemStatus::default()
+                }
+            });
+            status.systems.insert(name.clone(), seen);
         }
     }
     Ok(status)
@@ -167,6 +174,7 @@ pub async fn system(
         dead_letters_total: after.1.sum(processed, "status=\"dead_letter\"") as u64,
         target_per_second: after.0.max("trades_target_per_second"),
         produced_per_second: rate(&before.0, &after.0, "trades_sent_total"),
+        error: None,
     })
 }
 
@@ -254,6 +262,10 @@ pub fn table(status: &Status) -> String {
     }
     for (name, system) in &status.systems {
         lines.push(format!("system {name}"));
+        if let Some(error) = &system.error {
+            lines.push(format!("  cannot be observed: {error}"));
+            continue;
+        }
         let seconds = system.lag_seconds.map_or_else(|| "unknown".to_owned(), |lag| format!("{lag:.1} s"));
         lines.push(format!("  topic      {} ({} partitions)", system.topic, system.partitions));
         if let Some(target) = system.target_per_second {

@@ -19,7 +19,7 @@ pub async fn run(
     local: Option<&LocalEnvironment>,
     reporter: &Reporter,
 ) -> Result<()> {
-    // Without a supervisor no workload runs and no stack is left: the emulator keeps them in memory.
+    // Without a supervisor no workload runs; `down` removes what the emulator has kept of the stacks.
     let runs = match local {
         Some(local) => local.ask(&["status"]).await.is_ok(),
         None => true,

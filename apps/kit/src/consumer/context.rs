@@ -1,6 +1,7 @@
 //! What the client calls back: rebalances, statistics, tokens, commit results.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
@@ -20,7 +21,8 @@ use crate::{kafka::TokenSource, lanes::Lanes, processing::ProcessingError};
 pub(super) struct State {
     pub(super) lanes: Lanes,
     pub(super) completions: mpsc::Receiver<Completion>,
-    pub(super) paused: bool,
+    /// Assigned partitions that the client is told not to read.
+    pub(super) paused: BTreeSet<i32>,
     pub(super) failure: Option<ProcessingError>,
     /// Lanes that a failed batch keeps occupied.
     pub(super) failed: usize,
@@ -110,6 +112,7 @@ impl EngineContext {
             }
         }
         state.lanes.finish_revoke(&partitions);
+        state.paused.retain(|partition| !partitions.contains(partition));
         tracing::info!(?partitions, lost, "partitions given up");
     }
 }
@@ -144,8 +147,8 @@ impl ConsumerContext for EngineContext {
             let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
             let mut state = lock(&self.state);
             state.lanes.assign(&partitions);
-            // New partitions come unpaused; the loop pauses all again if it must.
-            state.paused = false;
+            // Partitions come unpaused, also those that were paused when they were last given up.
+            state.paused.retain(|partition| !partitions.contains(partition));
             self.metrics.joined();
             tracing::info!(?partitions, "partitions taken over");
         }

@@ -53,6 +53,31 @@ struct Positions {
     progress: BTreeMap<i32, Progress>,
     /// Partition -> (end offset, committed or earliest offset), as the client last heard.
     ends: BTreeMap<i32, (i64, i64)>,
+    /// Partition -> when it was last known that all its records were done, in ms since the epoch.
+    caught_up_ms: BTreeMap<i32, i64>,
+}
+
+impl Positions {
+    fn lag(&self, partition: i32, progress: &Progress) -> Option<i64> {
+        let (end, begin) = self.ends.get(&partition)?;
+        Some((end - progress.next_offset.unwrap_or(*begin)).max(0))
+    }
+
+    fn note_caught_up(&mut self, now_ms: i64) {
+        let caught_up: Vec<i32> = self
+            .progress
+            .iter()
+            .filter(|(partition, progress)| self.lag(**partition, progress) == Some(0))
+            .map(|(partition, _)| *partition)
+            .collect();
+        self.caught_up_ms.extend(caught_up.into_iter().map(|partition| (partition, now_ms)));
+    }
+
+    /// A record that waits is younger than the last one that is done, and came after the last time that none
+    /// waited.
+    fn oldest_ms(&self, partition: i32, progress: &Progress) -> Option<i64> {
+        progress.timestamp_ms.max(self.caught_up_ms.get(&partition).copied())
+    }
 }
 
 impl ConsumerMetrics {
@@ -89,7 +114,7 @@ impl ConsumerMetrics {
         let lag_seconds = GaugeVec::new(
             Opts::new(
                 "kafka_consumer_lag_seconds",
-                "Time since the last done record was produced, where records wait, by partition.",
+                "Age that the oldest record not done has at most, by partition; 0 where all are done.",
             ),
             &["partition"],
         )?;
@@ -205,6 +230,7 @@ impl ConsumerMetrics {
                 positions.ends.insert(*partition, (facts.hi_offset, begin));
             }
         }
+        positions.note_caught_up(now_ms());
     }
 }
 
@@ -236,10 +262,9 @@ impl Health for ConsumerMetrics {
         self.lag_seconds.reset();
         let now_ms = now_ms();
         for (partition, progress) in &positions.progress {
-            let Some((end, begin)) = positions.ends.get(partition) else { continue };
-            let lag = (end - progress.next_offset.unwrap_or(*begin)).max(0);
-            let waits_ms = match progress.timestamp_ms {
-                Some(timestamp) if lag > 0 => (now_ms - timestamp).max(0),
+            let Some(lag) = positions.lag(*partition, progress) else { continue };
+            let waits_ms = match positions.oldest_ms(*partition, progress) {
+                Some(oldest) if lag > 0 => (now_ms - oldest).max(0),
                 _ => 0,
             };
             let label = partition.to_string();
@@ -254,4 +279,26 @@ fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After an idle hour a new record has waited for seconds, not for the hour.
+    #[test]
+    fn an_idle_partition_does_not_look_late() {
+        let hour_ms = 3_600_000;
+        let done = Progress { next_offset: Some(10), timestamp_ms: Some(0) };
+        let mut positions = Positions { progress: BTreeMap::from([(0, done)]), ..Positions::default() };
+        positions.ends.insert(0, (10, 0));
+        positions.note_caught_up(hour_ms);
+        positions.ends.insert(0, (11, 0));
+        positions.note_caught_up(hour_ms + 1000);
+        assert_eq!(positions.lag(0, &done), Some(1));
+        assert_eq!(positions.oldest_ms(0, &done), Some(hour_ms));
+        // Where records always wait, the last done one bounds the age.
+        let later = Progress { next_offset: Some(10), timestamp_ms: Some(hour_ms + 500) };
+        assert_eq!(positions.oldest_ms(0, &later), Some(hour_ms + 500));
+    }
 }

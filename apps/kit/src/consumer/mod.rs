@@ -1,13 +1,14 @@
 //! The microbatch consumer: [`lanes`](crate::lanes) and [`processing`](crate::processing) on a Kafka client.
 //!
 //! One thread polls the client and owns the state; batches run as tasks of the runtime. The thread never
-//! stays away from the poll for longer than [`BACKPRESSURE_WAIT`]: under backpressure it pauses the
-//! partitions and goes on polling, so that the group does not take the member for dead.
+//! stays away from the poll for longer than [`BACKPRESSURE_WAIT`]: partitions whose lane is full
+//! are paused, and it goes on polling, so that the group does not take the member for dead.
 
 mod context;
 mod metrics;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::{Duration, Instant},
 };
@@ -174,8 +175,13 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
     runtime: &tokio::runtime::Handle,
 ) -> Result<(), ConsumerError> {
     let (sender, completions) = mpsc::channel();
-    let state =
-        State { lanes: Lanes::new(settings.limits), completions, paused: false, failure: None, failed: 0 };
+    let state = State {
+        lanes: Lanes::new(settings.limits),
+        completions,
+        paused: BTreeSet::new(),
+        failure: None,
+        failed: 0,
+    };
     let context = EngineContext::new(
         state,
         TokenSource::new(&settings.kafka, runtime.clone()),
@@ -192,13 +198,13 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
     while phase == Phase::Consuming {
         let now = Instant::now();
         metrics.polled(now);
-        let (started, wait, full) = {
+        let (started, wait) = {
             let mut state = lock(&context.state);
             state.absorb(metrics);
             let started = state.lanes.dispatch(now);
             let due = state.lanes.deadline().map(|deadline| deadline.saturating_duration_since(now));
             let idle = if state.lanes.in_flight() > 0 || !started.is_empty() { BUSY_POLL } else { IDLE_POLL };
-            (started, due.unwrap_or(idle).min(idle), state.lanes.is_full())
+            (started, due.unwrap_or(idle).min(idle))
         };
         for dispatch in started {
             start(dispatch, settings, handler, sink, metrics, runtime, &sender);
@@ -211,12 +217,7 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
             commit(&consumer, &context, &settings.topic, CommitMode::Async);
             committed_at = now;
         }
-        if full {
-            hold_back(&consumer, &context, metrics)?;
-        } else {
-            resume(&consumer, &context)?;
-        }
-        let wait = if full { BUSY_POLL } else { wait };
+        balance(&consumer, &context, &settings.topic, metrics)?;
         read(&consumer, &context, wait);
         metrics.progress(lock(&context.state).lanes.assigned());
     }
@@ -283,7 +284,7 @@ fn read(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, wait: D
                 let record = Record { origin, key: message.key(), payload: message.payload() };
                 let mut state = lock(&context.state);
                 state.lanes.offer(record, Instant::now());
-                if state.lanes.is_full() {
+                if state.lanes.is_full(origin.partition) {
                     return;
                 }
             }
@@ -292,32 +293,41 @@ fn read(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, wait: D
     }
 }
 
-/// Waits a moment for a lane; when none comes free, pauses the partitions, so that polling can go on.
-fn hold_back(
+/// Pauses the partitions of lanes that hold all that they may, and resumes those whose lanes have room again.
+/// A pause throws away what the client has fetched, so a lane is first given a moment to come free.
+fn balance(
     consumer: &BaseConsumer<EngineContext>,
     context: &EngineContext,
+    topic: &str,
     metrics: &ConsumerMetrics,
 ) -> Result<(), KafkaError> {
-    let mut state = lock(&context.state);
-    if state.paused {
-        return Ok(());
+    let (pause, resume) = {
+        let mut state = lock(&context.state);
+        let mut full = state.lanes.full_partitions();
+        if !full.is_subset(&state.paused) && state.await_completion(BACKPRESSURE_WAIT, metrics) {
+            return Ok(());
+        }
+        full.retain(|partition| state.lanes.assigned().contains_key(partition));
+        let pause: Vec<i32> = full.difference(&state.paused).copied().collect();
+        let resume: Vec<i32> = state.paused.difference(&full).copied().collect();
+        state.paused = full;
+        (pause, resume)
+    };
+    if !pause.is_empty() {
+        consumer.pause(&partition_list(topic, &pause))?;
     }
-    if state.await_completion(BACKPRESSURE_WAIT, metrics) {
-        return Ok(());
+    if !resume.is_empty() {
+        consumer.resume(&partition_list(topic, &resume))?;
     }
-    state.paused = true;
-    drop(state);
-    consumer.pause(&consumer.assignment()?)
+    Ok(())
 }
 
-fn resume(consumer: &BaseConsumer<EngineContext>, context: &EngineContext) -> Result<(), KafkaError> {
-    let mut state = lock(&context.state);
-    if !state.paused {
-        return Ok(());
+fn partition_list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition(topic, *partition);
     }
-    state.paused = false;
-    drop(state);
-    consumer.resume(&consumer.assignment()?)
+    list
 }
 
 /// Commits what is done; whether that succeeded. A failed commit is noted and tried again later: the group may
@@ -402,4 +412,39 @@ fn drain(
         metrics.polled(Instant::now());
     }
     tracing::warn!("batches in flight were given up after the drain timeout; they will be read again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use worker_contract::KafkaAuthentication;
+
+    #[test]
+    fn a_group_begins_at_the_earliest_record_shares_cooperatively_and_commits_by_itself() {
+        let kafka = KafkaConfiguration {
+            bootstrap_servers: "b-1:9098".to_owned(),
+            authentication: KafkaAuthentication::None,
+        };
+        let settings = ConsumerSettings {
+            kafka,
+            topic: "t".to_owned(),
+            group: "g".to_owned(),
+            client_id: "c".to_owned(),
+            limits: Limits {
+                records: 1,
+                bytes: 1,
+                timeout: Duration::from_millis(1),
+                in_flight: 1,
+                waiting: 1,
+            },
+            retry: RetryPolicy::within(Duration::from_secs(1)),
+            drain_timeout: Duration::from_secs(60),
+        };
+        let config = settings.client_config();
+        assert_eq!(config.get("auto.offset.reset"), Some("earliest"));
+        assert_eq!(config.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+        assert_eq!(config.get("enable.auto.commit"), Some("false"));
+        // A revocation that drains for longer would have the member thrown out of its group.
+        assert!(settings.revoke_timeout() < SESSION_TIMEOUT);
+    }
 }

@@ -55,11 +55,12 @@ async fn main() -> Result<()> {
         stop,
     )
     .await;
-    tokio::task::spawn_blocking(move || dead_letters.flush(FLUSH_TIMEOUT)).await??;
+    let flushed = tokio::task::spawn_blocking(move || dead_letters.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!(
         done = metrics.done_total(),
         dead_letters = metrics.dead_letters_total(),
         "consumer stopped"
     );
-    ended.map_err(Into::into)
+    ended?;
+    Ok(flushed?)
 }

@@ -11,10 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::Message;
+use rdkafka::{
+    Message,
+    producer::{FutureRecord, Producer},
+};
 use support::{Broker, Recorder, Running, Seen, eventually, header, numbered, settings};
 use trade_consumer::TradeWriter;
 use worker_contract::trades::ConsumerConfiguration;
+use worker_kit::{
+    batch::Record,
+    dead_letters::Rejection,
+    processing::{BatchHandler, HandleError},
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -143,6 +151,60 @@ async fn a_partition_changes_hands_without_loss_or_repetition() {
     assert!(broker.is_committed("handover", "g"));
 }
 
+/// Takes its time for the partitions of one of two lanes.
+struct HalfSlow {
+    seen: Seen,
+}
+
+impl BatchHandler for HalfSlow {
+    type Item = (i32, i64, String, String);
+
+    fn decode(&self, record: Record<'_>) -> Result<Self::Item, Rejection> {
+        Ok((record.origin.partition, record.origin.offset, String::new(), String::new()))
+    }
+
+    async fn handle(&self, items: &[Self::Item]) -> Result<(), HandleError> {
+        if items.iter().any(|(partition, ..)| partition % 2 == 0) {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        self.seen.lock().unwrap().extend_from_slice(items);
+        Ok(())
+    }
+}
+
+/// Partitions whose writes are slow are paused; the others go on meanwhile. And members that come and go just
+/// then leave no partition paused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn slow_partitions_hold_up_nobody_else_and_are_not_left_paused() {
+    let broker = Broker::start().await;
+    broker.topic("slow", 8).await;
+    broker.send("slow", numbered(80, 50)).await;
+    let ends = broker.ends("slow");
+    let fast: i64 = ends.iter().filter(|(partition, _)| *partition % 2 == 1).map(|(_, end)| end).sum();
+    let seen = Seen::default();
+    let done = |remainder: i32| {
+        let seen = seen.lock().unwrap();
+        let of: BTreeSet<_> = seen.iter().filter(|item| item.0 % 2 == remainder).map(|i| (i.0, i.1)).collect();
+        of.len() as i64
+    };
+    let start = || Running::start(settings(&broker, "slow", "g", 2), "slow", HalfSlow { seen: seen.clone() });
+    let first = start();
+    eventually("the fast ones are done", PATIENCE, || async { done(1) == fast }).await;
+    let slow = done(0);
+    assert!(slow < 1000, "{slow} slow ones are done as well, nothing was shown");
+    for _ in 0..2 {
+        let before = done(0);
+        let second = start();
+        eventually("it goes on", PATIENCE, || async { done(0) >= before + 100 }).await;
+        second.stop().await;
+    }
+    eventually("all is seen", PATIENCE, || async { done(0) + done(1) == 4000 }).await;
+    first.stop().await;
+    assert!(broker.is_committed("slow", "g"));
+    let repeated = seen.lock().unwrap().len() - 4000;
+    assert_eq!(repeated, 0, "done twice");
+}
+
 fn start_recorder(broker: &Broker, file: &std::path::Path) -> Child {
     let program = std::env::current_exe().unwrap();
     let program = program.parent().unwrap().parent().unwrap().join("examples/recorder");
@@ -211,11 +273,22 @@ async fn a_killed_broker_stalls_the_work_and_loses_nothing() {
     let seen = Seen::default();
     let running = Running::start(settings(&broker, "stalled", "g", 2), "stalled", recorder(&seen, 20));
     eventually("it works", PATIENCE, || async { seen.lock().unwrap().len() >= 300 }).await;
+    // Sent before the kill, during the outage and after it.
+    let producer = broker.producer();
+    let sending = tokio::spawn(async move {
+        for number in 0..1000 {
+            let (key, value) = (format!("key-{}", number % 10), format!("{number}"));
+            let record = FutureRecord::to("stalled").key(&key).payload(&value);
+            drop(producer.send_result(record).map_err(|(error, _)| error).unwrap());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        producer.flush(PATIENCE).unwrap();
+    });
     broker.kill();
     broker.start_again().await;
-    broker.send("stalled", numbered(10, 100)).await;
+    sending.await.unwrap();
     let total: i64 = broker.ends("stalled").values().sum();
-    assert_eq!(total, 2000, "what was acknowledged before the kill is still there");
+    assert_eq!(total, 2000, "the brokers keep what they acknowledge, and keep it once");
     eventually("all is seen", PATIENCE, || async { distinct(&seen) == 2000 }).await;
     running.stop().await;
     assert!(broker.is_committed("stalled", "g"));

@@ -1,19 +1,25 @@
 //! Produces simulated trades at a rate that can change while it runs.
 //!
 //! Configured by environment variables (`worker_contract::trades::ProducerConfiguration`). `GET /rate` gives
-//! the target in messages per second, `PUT /rate` with a number sets it.
+//! the target in messages per second, `PUT /rate` with a number sets it (from the machine itself alone).
 
 mod schedule;
 mod sender;
 mod trade;
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result};
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::{ConnectInfo, State},
+    http::StatusCode,
+    routing::get,
+};
 use tokio::sync::watch;
 use worker_contract::trades::{ProducerConfiguration, RATE_BOUNDS};
 use worker_kit::{shutdown, telemetry};
@@ -52,17 +58,28 @@ async fn main() -> Result<()> {
         "producing"
     );
     let sender = Sender::new(&configuration.kafka, &configuration.topic, metrics.clone())?;
-    produce(&sender, &metrics, rates, Generator::new(configuration.generator_seed), &stop).await?;
-    tokio::task::spawn_blocking(move || sender.flush(FLUSH_TIMEOUT)).await??;
+    let ended = produce(&sender, &metrics, rates, Generator::new(configuration.generator_seed), &stop).await;
+    let flushed = tokio::task::spawn_blocking(move || sender.flush(FLUSH_TIMEOUT)).await?;
     tracing::info!(sent = metrics.sent.get(), failed = metrics.failed.get(), "producer ended");
-    Ok(())
+    ended.and(flushed)
 }
 
 async fn read_rate(State(rate): State<Arc<watch::Sender<f64>>>) -> String {
     format!("{}\n", *rate.borrow())
 }
 
-async fn set_rate(State(rate): State<Arc<watch::Sender<f64>>>, body: String) -> (StatusCode, String) {
+/// The port serves probes and metrics to the whole network; the rate is for whoever may forward a port to it.
+async fn set_rate(
+    State(rate): State<Arc<watch::Sender<f64>>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: String,
+) -> (StatusCode, String) {
+    if !peer.ip().is_loopback() {
+        return (
+            StatusCode::FORBIDDEN,
+            "the rate is set from the machine itself or through `kubectl port-forward`\n".to_owned(),
+        );
+    }
     match body.trim().parse::<f64>() {
         Ok(wanted) if RATE_BOUNDS.contains(&wanted) => {
             rate.send_replace(wanted);
@@ -113,9 +130,12 @@ async fn produce(
             () = due(next) => {
                 let now = Instant::now();
                 while schedule.take(now) {
-                    sender.send(&generator.next(SystemTime::now())).await?;
-                    if stop.is_cancelled() {
-                        return Ok(());
+                    let trade = generator.next(SystemTime::now());
+                    // The client's queue may be full for as long as the brokers are away.
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Ok(()),
+                        sent = sender.send(&trade) => sent?,
                     }
                 }
             }
@@ -127,5 +147,26 @@ async fn due(next: Option<tokio::time::Instant>) {
     match next {
         Some(next) => tokio::time::sleep_until(next).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn put(peer: &str, body: &str) -> (StatusCode, f64) {
+        let (rate, rates) = watch::channel(10.0);
+        let peer = ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 4000));
+        let (status, _) = set_rate(State(Arc::new(rate)), peer, body.to_owned()).await;
+        (status, *rates.borrow())
+    }
+
+    #[tokio::test]
+    async fn the_rate_is_bounded_and_set_from_here_alone() {
+        assert_eq!(put("127.0.0.1", "250\n").await, (StatusCode::OK, 250.0));
+        for nonsense in ["", "-1", "NaN", "inf", "1e99", "many"] {
+            assert_eq!(put("::1", nonsense).await, (StatusCode::BAD_REQUEST, 10.0), "{nonsense}");
+        }
+        assert_eq!(put("10.0.1.7", "250").await, (StatusCode::FORBIDDEN, 10.0));
     }
 }
