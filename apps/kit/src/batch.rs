@@ -90,6 +90,12 @@ impl Batch {
         self.spans.iter().map(|span| span.origin)
     }
 
+    /// Empties it; its memory stays for the next records.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
+    }
+
     /// Drops the records of some partitions.
     pub fn drop_partitions(&mut self, partitions: &[i32]) {
         self.spans.retain(|span| !partitions.contains(&span.origin.partition));

@@ -75,6 +75,8 @@ pub struct Lanes {
     assigned: BTreeMap<i32, Progress>,
     uncommitted: BTreeSet<i32>,
     tickets: u64,
+    /// Empty batches whose memory is used again.
+    spare: Vec<Batch>,
 }
 
 impl Lanes {
@@ -82,7 +84,14 @@ impl Lanes {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let lanes = (0..limits.in_flight.max(1)).map(|_| Lane::default()).collect();
-        Self { limits, lanes, assigned: BTreeMap::new(), uncommitted: BTreeSet::new(), tickets: 0 }
+        Self {
+            limits,
+            lanes,
+            assigned: BTreeMap::new(),
+            uncommitted: BTreeSet::new(),
+            tickets: 0,
+            spare: Vec::new(),
+        }
     }
 
     /// Takes partitions over.
@@ -114,20 +123,38 @@ impl Lanes {
         if lane.open.as_ref().is_some_and(|open| open.batch.bytes() + size > limits.bytes) {
             lane.close();
         }
-        let open =
-            lane.open.get_or_insert_with(|| Open { batch: Batch::default(), deadline: now + limits.timeout });
+        let open = lane.open.get_or_insert_with(|| Open {
+            batch: self.spare.pop().unwrap_or_default(),
+            deadline: now + limits.timeout,
+        });
         open.batch.push(record);
         if open.batch.len() >= limits.records || open.batch.bytes() >= limits.bytes {
             lane.close();
         }
     }
 
+    /// How many full batches a lane holds before it takes no more.
+    #[must_use]
+    pub fn waiting_limit(&self) -> usize {
+        self.limits.waiting.max(1)
+    }
+
+    /// How many batches wait in a lane.
+    #[must_use]
+    pub fn waiting(&self, lane: usize) -> usize {
+        self.lanes.get(lane).map_or(0, |lane| lane.ready.len())
+    }
+
     /// Whether the lane of a partition holds all that it may: reading on would buffer without bound.
     #[must_use]
     pub fn is_full(&self, partition: i32) -> bool {
-        self.lanes
-            .get(self.lane_of(partition))
-            .is_some_and(|lane| lane.ready.len() >= self.limits.waiting.max(1))
+        self.waiting(self.lane_of(partition)) >= self.waiting_limit()
+    }
+
+    /// Whether the lane of a partition holds no more than half of what it may.
+    #[must_use]
+    pub fn is_half_empty(&self, partition: i32) -> bool {
+        self.waiting(self.lane_of(partition)) <= self.waiting_limit() / 2
     }
 
     /// The assigned partitions whose lanes are full.
@@ -150,30 +177,32 @@ impl Lanes {
 
     /// The batches that may start now.
     pub fn dispatch(&mut self, now: Instant) -> Vec<Dispatch> {
-        let mut started = Vec::new();
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.open.as_ref().is_some_and(|open| open.deadline <= now) {
-                lane.close();
-            }
-            if lane.in_flight.is_some() {
-                continue;
-            }
-            let Some(batch) = lane.ready.pop_front() else { continue };
-            self.tickets += 1;
-            let mut covers = BTreeMap::new();
-            for origin in batch.origins() {
-                covers
-                    .entry(origin.partition)
-                    .and_modify(|(_, next, timestamp)| {
-                        *next = origin.offset + 1;
-                        *timestamp = origin.timestamp_ms;
-                    })
-                    .or_insert((origin.offset, origin.offset + 1, origin.timestamp_ms));
-            }
-            lane.in_flight = Some(InFlight { ticket: self.tickets, covers });
-            started.push(Dispatch { lane: index, ticket: self.tickets, batch });
+        (0..self.lanes.len()).filter_map(|lane| self.dispatch_lane(lane, now)).collect()
+    }
+
+    /// The batch that may start now in a lane.
+    pub fn dispatch_lane(&mut self, index: usize, now: Instant) -> Option<Dispatch> {
+        let lane = self.lanes.get_mut(index)?;
+        if lane.open.as_ref().is_some_and(|open| open.deadline <= now) {
+            lane.close();
         }
-        started
+        if lane.in_flight.is_some() {
+            return None;
+        }
+        let batch = lane.ready.pop_front()?;
+        self.tickets += 1;
+        let mut covers = BTreeMap::new();
+        for origin in batch.origins() {
+            covers
+                .entry(origin.partition)
+                .and_modify(|(_, next, timestamp)| {
+                    *next = origin.offset + 1;
+                    *timestamp = origin.timestamp_ms;
+                })
+                .or_insert((origin.offset, origin.offset + 1, origin.timestamp_ms));
+        }
+        lane.in_flight = Some(InFlight { ticket: self.tickets, covers });
+        Some(Dispatch { lane: index, ticket: self.tickets, batch })
     }
 
     /// Accounts for a batch whose effects are there. One that was given up in the meantime counts for
@@ -189,6 +218,14 @@ impl Lanes {
                 *progress = Progress { next_offset: Some(next), timestamp_ms };
                 self.uncommitted.insert(partition);
             }
+        }
+    }
+
+    /// Takes a batch back that is no longer needed, for its memory. One that was unusually large is let go.
+    pub fn recycle(&mut self, mut batch: Batch) {
+        if self.spare.len() <= self.lanes.len() && batch.bytes() <= self.limits.bytes {
+            batch.clear();
+            self.spare.push(batch);
         }
     }
 
@@ -210,8 +247,7 @@ impl Lanes {
     /// some of them.
     pub fn begin_revoke(&mut self, partitions: &[i32]) -> bool {
         // Also those that seem committed: a commit under way may yet fail, and this is the last one for them.
-        self.uncommitted
-            .extend(partitions.iter().filter(|partition| self.assigned.contains_key(partition)));
+        self.uncommitted.extend(partitions.iter().filter(|partition| self.assigned.contains_key(partition)));
         for lane in &mut self.lanes {
             if let Some(open) = &mut lane.open {
                 open.batch.drop_partitions(partitions);

@@ -62,7 +62,8 @@ mod tests {
     fn an_operation_ends_with_the_stacks_own_last_event() {
         let event = |id: &str, status: &str| ResourceEvent {
             logical_id: id.to_owned(),
-            resource_type: if id == "fg" { "AWS::CloudFormation::Stack" } else { "AWS::MSK::Topic" }.to_owned(),
+            resource_type: if id == "fg" { "AWS::CloudFormation::Stack" } else { "AWS::MSK::Topic" }
+                .to_owned(),
             status: status.to_owned(),
             reason: None,
         };

@@ -199,15 +199,9 @@ impl Stacks {
     pub async fn execute(&self, entry: &StackEntry, template: &Json, reporter: &Reporter) -> Result<()> {
         let name = &entry.name;
         let seen = self.event_ids(name).await?;
-        self.client
-            .execute_change_set()
-            .stack_name(name)
-            .change_set_name(CHANGE_SET)
-            .send()
-            .await
-            .map_err(|error| {
-                told(error, &format!("CloudFormation does not execute the change set of {name}"))
-            })?;
+        self.client.execute_change_set().stack_name(name).change_set_name(CHANGE_SET).send().await.map_err(
+            |error| told(error, &format!("CloudFormation does not execute the change set of {name}")),
+        )?;
         let total = template.get("Resources").and_then(Json::as_object).map_or(0, serde_json::Map::len);
         let (status, events) = self.follow(name, name, seen, total, reporter).await?;
         reporter.settle();
@@ -287,11 +281,7 @@ impl Stacks {
     }
 
     /// Events that were not seen, oldest first, through all pages.
-    async fn new_events(
-        &self,
-        name: &str,
-        seen: &BTreeSet<String>,
-    ) -> Result<Vec<(String, ResourceEvent)>> {
+    async fn new_events(&self, name: &str, seen: &BTreeSet<String>) -> Result<Vec<(String, ResourceEvent)>> {
         let mut found = Vec::new();
         let mut token: Option<String> = None;
         'pages: loop {

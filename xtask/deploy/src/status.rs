@@ -114,13 +114,12 @@ pub async fn gather(
     if let Some(local) = local {
         for (name, entry) in &manifest.systems {
             // A system that cannot be observed (its topic is not there yet) is no reason to hide the others.
-            let seen = system(local, entry, Duration::from_secs(1)).await.unwrap_or_else(|error| {
-                SystemStatus {
+            let seen =
+                system(local, entry, Duration::from_secs(1)).await.unwrap_or_else(|error| SystemStatus {
                     topic: entry.topic.clone(),
                     error: Some(format!("{error:#}")),
                     ..SystemStatus::default()
-                }
-            });
+                });
             status.systems.insert(name.clone(), seen);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,57 +13,54 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
 };
 
-use super::{Completion, ConsumerMetrics, commit_offsets, lock};
-use crate::{kafka::TokenSource, lanes::Lanes, processing::ProcessingError};
+use super::{ConsumerMetrics, commit_offsets};
+use crate::{
+    batch::Batch,
+    kafka::TokenSource,
+    lanes::{Dispatch, Lanes},
+    processing::ProcessingError,
+};
 
-/// The state of the polling thread. It is behind a lock because the client's callbacks reach it through the
-/// context; they run within the poll, on the same thread, so nobody ever waits for the lock.
+/// The state of the engine. It is behind a lock because the tasks of the lanes, and the client's callbacks
+/// (which run within the poll), reach it as well; nobody keeps the lock while something is waited for.
 pub(super) struct State {
     pub(super) lanes: Lanes,
-    pub(super) completions: mpsc::Receiver<Completion>,
     /// Assigned partitions that the client is told not to read.
     pub(super) paused: BTreeSet<i32>,
+    /// The first batch that failed for good.
     pub(super) failure: Option<ProcessingError>,
-    /// Lanes that a failed batch keeps occupied.
-    pub(super) failed: usize,
+    /// Lanes that a failed batch keeps occupied: nothing of their partitions may be processed past it.
+    pub(super) failed_lanes: BTreeSet<usize>,
+    /// Whether nothing more is started.
+    pub(super) draining: bool,
+    /// Whoever waits for batches to end is woken once so few wait in a lane.
+    wake_at_waiting: usize,
+    /// Times that somebody was woken.
+    woken: u64,
 }
 
 impl State {
-    /// Accounts for the batches that have ended.
-    pub(super) fn absorb(&mut self, metrics: &ConsumerMetrics) {
-        while let Ok(completion) = self.completions.try_recv() {
-            self.account(completion);
-        }
-        metrics.in_flight(self.lanes.in_flight());
-    }
-
-    /// Waits for one batch to end; whether one did.
-    pub(super) fn await_completion(&mut self, timeout: Duration, metrics: &ConsumerMetrics) -> bool {
-        match self.completions.recv_timeout(timeout) {
-            Ok(completion) => {
-                self.account(completion);
-                self.absorb(metrics);
-                true
-            }
-            Err(_) => false,
+    pub(super) fn new(lanes: Lanes) -> Self {
+        Self {
+            lanes,
+            paused: BTreeSet::new(),
+            failure: None,
+            failed_lanes: BTreeSet::new(),
+            draining: false,
+            wake_at_waiting: 0,
+            woken: 0,
         }
     }
 
-    fn account(&mut self, completion: Completion) {
-        match completion.result {
-            Ok(_) => self.lanes.complete(completion.lane, completion.ticket),
-            // Its lane stays occupied: nothing of those partitions may be processed past the failure.
-            Err(error) => {
-                tracing::error!(%error, "a batch failed");
-                self.failed += 1;
-                self.failure.get_or_insert(error);
-            }
-        }
+    /// Whether batches are in flight that may still end well.
+    pub(super) fn is_busy(&self) -> bool {
+        self.lanes.in_flight() > self.failed_lanes.len()
     }
 }
 
 pub(super) struct EngineContext {
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
+    ended: Condvar,
     tokens: TokenSource,
     metrics: Arc<ConsumerMetrics>,
     revoke_timeout: Duration,
@@ -76,21 +73,69 @@ impl EngineContext {
         metrics: Arc<ConsumerMetrics>,
         revoke_timeout: Duration,
     ) -> Self {
-        Self { state: Mutex::new(state), tokens, metrics, revoke_timeout }
+        Self { state: Mutex::new(state), ended: Condvar::new(), tokens, metrics, revoke_timeout }
+    }
+
+    /// The state. A panic elsewhere does not make it unusable: it is plain data.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accounts for a batch that is done; gives the next of its lane.
+    pub(super) fn complete(&self, lane: usize, ticket: u64, batch: Batch) -> Option<Dispatch> {
+        let mut state = self.state();
+        state.lanes.recycle(batch);
+        state.lanes.complete(lane, ticket);
+        let next = if state.draining { None } else { state.lanes.dispatch_lane(lane, Instant::now()) };
+        self.batch_ended(&mut state, lane);
+        next
+    }
+
+    /// Accounts for a batch that failed for good.
+    pub(super) fn fail(&self, lane: usize, error: ProcessingError) {
+        tracing::error!(%error, "a batch failed");
+        let mut state = self.state();
+        state.failed_lanes.insert(lane);
+        state.failure.get_or_insert(error);
+        self.batch_ended(&mut state, lane);
+    }
+
+    fn batch_ended(&self, state: &mut State, lane: usize) {
+        self.metrics.in_flight(state.lanes.in_flight());
+        if state.lanes.waiting(lane) <= state.wake_at_waiting {
+            state.woken += 1;
+            self.ended.notify_all();
+        }
+    }
+
+    /// Waits, without the lock, for a batch to end that leaves at most `waiting` others in its lane.
+    pub(super) fn await_end<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        waiting: usize,
+        timeout: Duration,
+    ) -> MutexGuard<'a, State> {
+        state.wake_at_waiting = waiting;
+        let before = state.woken;
+        let (state, _) = self
+            .ended
+            .wait_timeout_while(state, timeout, |state| state.woken == before)
+            .unwrap_or_else(PoisonError::into_inner);
+        state
     }
 
     /// Gives partitions up: waits for their batches in flight, commits what is done, then lets them go.
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
         let lost = consumer.assignment_lost();
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         let mut busy = state.lanes.begin_revoke(&partitions);
         if lost {
             // Somebody else may have them already: a commit would move the new owner's offsets.
             tracing::warn!(?partitions, "partitions lost");
         } else {
             let deadline = Instant::now() + self.revoke_timeout;
-            while busy && state.failure.is_none() {
+            while busy {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     tracing::warn!(
@@ -100,16 +145,20 @@ impl EngineContext {
                     self.metrics.drain_timed_out();
                     break;
                 }
-                state.await_completion(left, &self.metrics);
-                busy = state.lanes.holds(&partitions);
+                state = self.await_end(state, usize::MAX, left);
+                busy = state.lanes.holds(&partitions) && state.failure.is_none();
             }
             let offsets = state.lanes.take_commits();
+            // The commit's callback takes the lock.
+            drop(state);
             if let Some(topic) = list.elements().first().map(|element| element.topic().to_owned())
                 && let Err(error) = commit_offsets(consumer, &topic, &offsets, CommitMode::Sync)
             {
                 tracing::warn!(%error, "the commit before a revocation failed; some records will be read again");
-                state.lanes.commit_failed(offsets.iter().map(|(partition, _)| *partition));
+                let failed = offsets.iter().map(|(partition, _)| *partition);
+                self.state().lanes.commit_failed(failed);
             }
+            state = self.state();
         }
         state.lanes.finish_revoke(&partitions);
         state.paused.retain(|partition| !partitions.contains(partition));
@@ -145,7 +194,7 @@ impl ConsumerContext for EngineContext {
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(list) = rebalance {
             let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
-            let mut state = lock(&self.state);
+            let mut state = self.state();
             state.lanes.assign(&partitions);
             // Partitions come unpaused, also those that were paused when they were last given up.
             state.paused.retain(|partition| !partitions.contains(partition));
@@ -158,10 +207,7 @@ impl ConsumerContext for EngineContext {
         if let Err(error) = result {
             tracing::warn!(%error, "commit failed; tried again later");
             let partitions: Vec<i32> = offsets.elements().iter().map(|element| element.partition()).collect();
-            // A synchronous commit calls back while the state is held; its result is seen there.
-            if let Ok(mut state) = self.state.try_lock() {
-                state.lanes.commit_failed(partitions);
-            }
+            self.state().lanes.commit_failed(partitions);
         }
     }
 }

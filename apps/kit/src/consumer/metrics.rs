@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -15,7 +15,6 @@ use prometheus::{
 };
 use rdkafka::Statistics;
 
-use super::lock;
 use crate::{
     batch::Batch,
     dead_letters::Rejection,
@@ -272,6 +271,11 @@ impl Health for ConsumerMetrics {
             self.lag_seconds.with_label_values(&[&label]).set(waits_ms as f64 / 1000.0);
         }
     }
+}
+
+/// A panic elsewhere does not make these unusable: they are plain data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Milliseconds since the epoch.

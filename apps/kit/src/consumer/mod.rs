@@ -1,15 +1,15 @@
 //! The microbatch consumer: [`lanes`](crate::lanes) and [`processing`](crate::processing) on a Kafka client.
 //!
-//! One thread polls the client and owns the state; batches run as tasks of the runtime. The thread never
+//! One thread polls the client; each lane that has batches runs as a task of the runtime. The thread never
 //! stays away from the poll for longer than [`BACKPRESSURE_WAIT`]: partitions whose lane is full
 //! are paused, and it goes on polling, so that the group does not take the member for dead.
 
 mod context;
 mod metrics;
+mod work;
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,12 +26,13 @@ use crate::{
     batch::{Origin, Record},
     dead_letters::DeadLetterSink,
     kafka::{TokenSource, client_config},
-    lanes::{Dispatch, Lanes, Limits},
-    processing::{BatchHandler, Machine, Outcome, ProcessingError, process},
+    lanes::{Lanes, Limits},
+    processing::{BatchHandler, ProcessingError},
     retry::RetryPolicy,
 };
 use context::{EngineContext, State};
 pub use metrics::ConsumerMetrics;
+use work::Work;
 
 /// How long the poll is put off when all lanes are full, before partitions are paused.
 const BACKPRESSURE_WAIT: Duration = Duration::from_millis(100);
@@ -95,6 +96,9 @@ impl ConsumerSettings {
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", "16384")
+            // The client looks only this often whether its full queue has room again; its default of 1 s leaves
+            // a fast reader idle for most of the time.
+            .set("fetch.queue.backoff.ms", "10")
             .set("allow.auto.create.topics", "false")
             .set("statistics.interval.ms", "1000");
         config
@@ -130,13 +134,6 @@ pub enum ConsumerError {
     Thread(String),
 }
 
-/// The end of a batch.
-struct Completion {
-    lane: usize,
-    ticket: u64,
-    result: Result<Outcome, ProcessingError>,
-}
-
 /// Consumes until the token is cancelled or something fails for good. Whatever the way out: batches in
 /// flight were waited for (up to the drain timeout), and what is done is committed.
 ///
@@ -161,11 +158,6 @@ pub async fn run<H: BatchHandler, S: DeadLetterSink>(
     ended.await.map_err(|_| ConsumerError::Thread("it panicked".to_owned()))?
 }
 
-/// A lock that a panic elsewhere does not make unusable: the state is plain data.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
     settings: &ConsumerSettings,
     handler: &Arc<H>,
@@ -174,16 +166,8 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
     stop: &CancellationToken,
     runtime: &tokio::runtime::Handle,
 ) -> Result<(), ConsumerError> {
-    let (sender, completions) = mpsc::channel();
-    let state = State {
-        lanes: Lanes::new(settings.limits),
-        completions,
-        paused: BTreeSet::new(),
-        failure: None,
-        failed: 0,
-    };
     let context = EngineContext::new(
-        state,
+        State::new(Lanes::new(settings.limits)),
         TokenSource::new(&settings.kafka, runtime.clone()),
         metrics.clone(),
         settings.revoke_timeout(),
@@ -192,6 +176,12 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
         BaseConsumer::from_config_and_context(&settings.client_config(), context)?;
     consumer.subscribe(&[&settings.topic])?;
     let context = consumer.context().clone();
+    let work = Arc::new(Work {
+        handler: handler.clone(),
+        sink: sink.clone(),
+        policy: settings.retry,
+        metrics: metrics.clone(),
+    });
     let mut committed_at = Instant::now();
     let mut phase = Phase::Consuming;
 
@@ -199,17 +189,17 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
         let now = Instant::now();
         metrics.polled(now);
         let (started, wait) = {
-            let mut state = lock(&context.state);
-            state.absorb(metrics);
+            let mut state = context.state();
             let started = state.lanes.dispatch(now);
+            metrics.in_flight(state.lanes.in_flight());
             let due = state.lanes.deadline().map(|deadline| deadline.saturating_duration_since(now));
             let idle = if state.lanes.in_flight() > 0 || !started.is_empty() { BUSY_POLL } else { IDLE_POLL };
             (started, due.unwrap_or(idle).min(idle))
         };
         for dispatch in started {
-            start(dispatch, settings, handler, sink, metrics, runtime, &sender);
+            work.start(&context, runtime, dispatch);
         }
-        if lock(&context.state).failure.is_some() || stop.is_cancelled() {
+        if context.state().failure.is_some() || stop.is_cancelled() {
             phase = Phase::Draining;
             break;
         }
@@ -217,9 +207,9 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
             commit(&consumer, &context, &settings.topic, CommitMode::Async);
             committed_at = now;
         }
-        balance(&consumer, &context, &settings.topic, metrics)?;
+        balance(&consumer, &context, &settings.topic)?;
         read(&consumer, &context, wait);
-        metrics.progress(lock(&context.state).lanes.assigned());
+        metrics.progress(context.state().lanes.assigned());
     }
     let deadline = Instant::now() + settings.drain_timeout;
     drain(&consumer, &context, deadline, metrics);
@@ -230,47 +220,17 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
         deadline.max(Instant::now() + LAST_COMMIT_TIMEOUT),
         metrics,
     );
-    let failure = lock(&context.state).failure.take();
+    let failure = context.state().failure.take();
     drop(consumer);
     tracing::info!(from = ?phase, to = ?Phase::Complete, "consumer ended");
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Starts a batch as a task; whatever happens to it, its end is told.
-fn start<H: BatchHandler, S: DeadLetterSink>(
-    dispatch: Dispatch,
-    settings: &ConsumerSettings,
-    handler: &Arc<H>,
-    sink: &Arc<S>,
-    metrics: &Arc<ConsumerMetrics>,
-    runtime: &tokio::runtime::Handle,
-    sender: &mpsc::Sender<Completion>,
-) {
-    let Dispatch { lane, ticket, batch } = dispatch;
-    let (handler, sink, metrics, sender) = (handler.clone(), sink.clone(), metrics.clone(), sender.clone());
-    let policy = settings.retry;
-    let task = runtime.spawn(async move {
-        let begun = Instant::now();
-        metrics.batch_begun(&batch);
-        let result = process(&batch, &*handler, &*sink, &policy, &Machine, |rejection| {
-            metrics.dead_letter(rejection);
-        })
-        .await;
-        metrics.batch_ended(begun.elapsed(), &result);
-        result
-    });
-    runtime.spawn(async move {
-        let result = task
-            .await
-            .unwrap_or_else(|error| Err(ProcessingError::Fatal(format!("the handler failed: {error}"))));
-        // Nobody listens any more only after the end.
-        let _ = sender.send(Completion { lane, ticket, result });
-    });
-}
-
 /// Reads what is there, waiting only for the first record.
 fn read(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, wait: Duration) {
     let mut wait = wait;
+    // What is there is read within a millisecond: only the first record is waited for.
+    let mut arrived = None;
     for _ in 0..READ_AHEAD {
         match consumer.poll(wait) {
             None => return,
@@ -282,8 +242,8 @@ fn read(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, wait: D
                     timestamp_ms: message.timestamp().to_millis(),
                 };
                 let record = Record { origin, key: message.key(), payload: message.payload() };
-                let mut state = lock(&context.state);
-                state.lanes.offer(record, Instant::now());
+                let mut state = context.state();
+                state.lanes.offer(record, *arrived.get_or_insert_with(Instant::now));
                 if state.lanes.is_full(origin.partition) {
                     return;
                 }
@@ -293,24 +253,25 @@ fn read(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, wait: D
     }
 }
 
-/// Pauses the partitions of lanes that hold all that they may, and resumes those whose lanes have room again.
-/// A pause throws away what the client has fetched, so a lane is first given a moment to come free.
+/// Pauses the partitions of lanes that hold all that they may, and resumes those whose lanes are half empty.
+/// A pause throws away what the client has fetched, so a lane is first given a moment to get on.
 fn balance(
     consumer: &BaseConsumer<EngineContext>,
     context: &EngineContext,
     topic: &str,
-    metrics: &ConsumerMetrics,
 ) -> Result<(), KafkaError> {
     let (pause, resume) = {
-        let mut state = lock(&context.state);
-        let mut full = state.lanes.full_partitions();
-        if !full.is_subset(&state.paused) && state.await_completion(BACKPRESSURE_WAIT, metrics) {
-            return Ok(());
+        let mut state = context.state();
+        if !state.lanes.full_partitions().is_subset(&state.paused) {
+            let half = state.lanes.waiting_limit() / 2;
+            state = context.await_end(state, half, BACKPRESSURE_WAIT);
         }
-        full.retain(|partition| state.lanes.assigned().contains_key(partition));
+        let full = state.lanes.full_partitions();
         let pause: Vec<i32> = full.difference(&state.paused).copied().collect();
-        let resume: Vec<i32> = state.paused.difference(&full).copied().collect();
-        state.paused = full;
+        let resume: Vec<i32> =
+            state.paused.iter().copied().filter(|partition| state.lanes.is_half_empty(*partition)).collect();
+        state.paused.extend(&pause);
+        state.paused.retain(|partition| !resume.contains(partition));
         (pause, resume)
     };
     if !pause.is_empty() {
@@ -338,12 +299,12 @@ fn commit(
     topic: &str,
     mode: CommitMode,
 ) -> bool {
-    let offsets = lock(&context.state).lanes.take_commits();
+    let offsets = context.state().lanes.take_commits();
     match commit_offsets(consumer, topic, &offsets, mode) {
         Ok(()) => true,
         Err(error) => {
             tracing::warn!(%error, "commit failed; tried again later");
-            lock(&context.state).lanes.commit_failed(offsets.iter().map(|(partition, _)| *partition));
+            context.state().lanes.commit_failed(offsets.iter().map(|(partition, _)| *partition));
             false
         }
     }
@@ -394,18 +355,15 @@ fn drain(
     deadline: Instant,
     metrics: &ConsumerMetrics,
 ) {
+    context.state().draining = true;
     if let Ok(assignment) = consumer.assignment()
         && let Err(error) = consumer.pause(&assignment)
     {
         tracing::warn!(%error, "pausing failed");
     }
     while Instant::now() < deadline {
-        {
-            let mut state = lock(&context.state);
-            state.absorb(metrics);
-            if state.lanes.in_flight() <= state.failed {
-                return;
-            }
+        if !context.state().is_busy() {
+            return;
         }
         // A record that still comes in is left to the next owner of its partition.
         drop(consumer.poll(BUSY_POLL));

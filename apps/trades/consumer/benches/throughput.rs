@@ -6,7 +6,10 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     config::FromClientConfig,
@@ -19,7 +22,7 @@ const ROUNDS: usize = 5;
 
 fn main() {
     let messages: usize =
-        std::env::var("MESSAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+        std::env::var("MESSAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(run(messages));
 }
@@ -52,51 +55,89 @@ async fn run(messages: usize) {
         if round == 0 {
             continue;
         }
-        println!(
-            "bare librdkafka loop {bare:>10.0}/s   engine {engine:>10.0}/s   ratio {:.2}",
-            engine / bare
-        );
-        ratios.push(engine / bare);
+        println!("bare librdkafka loop {bare}   engine {engine}   ratio {:.2}", engine.rate / bare.rate);
+        ratios.push(engine.rate / bare.rate);
     }
     ratios.sort_by(f64::total_cmp);
     println!("median ratio {:.2} (goal 0.80)", ratios[ROUNDS / 2]);
 }
 
-/// Messages per second of a loop that reads and counts.
-fn bare(broker: &Broker, round: usize, messages: usize) -> f64 {
+/// What a reader has done.
+struct Figures {
+    /// Messages per second.
+    rate: f64,
+    /// Processors that this process kept busy, the client's own threads among them.
+    processors: f64,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:>9.0}/s on {:.2} processors", self.rate, self.processors)
+    }
+}
+
+/// From the first message on to the last but some: the end of a batch that stays open is its timeout's.
+struct Measurement {
+    begun: Option<(Instant, f64)>,
+    wanted: u64,
+}
+
+impl Measurement {
+    fn of(messages: usize) -> Self {
+        Self { begun: None, wanted: messages as u64 - 1000 }
+    }
+
+    fn count(&mut self, done: u64) -> Option<Figures> {
+        if done == 0 {
+            return None;
+        }
+        let (begun, cpu) = *self.begun.get_or_insert_with(|| (Instant::now(), cpu_seconds()));
+        (done >= self.wanted).then(|| {
+            let seconds = begun.elapsed().as_secs_f64();
+            Figures { rate: done as f64 / seconds, processors: (cpu_seconds() - cpu) / seconds }
+        })
+    }
+}
+
+/// User and system time of this process: fields 14 and 15 of proc(5)'s stat, in ticks of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit_once(')').unwrap().1;
+    let ticks = |field: usize| after_name.split_whitespace().nth(field - 3).unwrap().parse::<f64>().unwrap();
+    (ticks(14) + ticks(15)) / 100.0
+}
+
+fn bare(broker: &Broker, round: usize, messages: usize) -> Figures {
     let config = settings(broker, "throughput", &format!("bare-{round}"), 2).client_config();
     let consumer = BaseConsumer::from_config(&config).unwrap();
     consumer.subscribe(&["throughput"]).unwrap();
-    let mut begun = None;
+    let mut measurement = Measurement::of(messages);
     let mut count = 0;
-    while count < messages {
+    loop {
         if let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) {
-            begun.get_or_insert_with(Instant::now);
             count += 1;
         }
+        if let Some(figures) = measurement.count(count) {
+            return figures;
+        }
     }
-    messages as f64 / begun.unwrap().elapsed().as_secs_f64()
 }
 
-/// Messages per second of the engine with the trades' writer, whose write takes no time.
-async fn engine(broker: &Broker, round: usize, messages: usize) -> f64 {
+/// The engine with the trades' writer, whose write takes no time.
+async fn engine(broker: &Broker, round: usize, messages: usize) -> Figures {
     let mut settings = settings(broker, "throughput", &format!("engine-{round}"), 2);
     settings.limits.records = 100;
     settings.limits.timeout = Duration::from_millis(100);
+    settings.limits.waiting = 8;
     let writer = TradeWriter { processing_time: Duration::ZERO, message_bytes_max: 64 << 10 };
     let running = Running::start(settings, "throughput", writer);
-    let mut begun = None;
-    loop {
-        let done = running.metrics.done_total();
-        if done > 0 {
-            begun.get_or_insert_with(Instant::now);
-        }
-        if done >= messages as u64 {
-            break;
+    let mut measurement = Measurement::of(messages);
+    let figures = loop {
+        if let Some(figures) = measurement.count(running.metrics.done_total()) {
+            break figures;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let rate = messages as f64 / begun.unwrap().elapsed().as_secs_f64();
+    };
     running.stop().await;
-    rate
+    figures
 }

@@ -13,11 +13,13 @@ use worker_kit::{
     retry::RetryPolicy,
 };
 
+/// Full batches that wait in a lane: enough that it does not run dry while the client is polled, few enough
+/// that lanes x batches x bytes stay a small part of the memory limit.
+const BATCHES_WAITING: usize = 8;
+
 /// The part of a trade that the write needs, checked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trade {
-    /// The account.
-    pub account_id: String,
     /// What the trade is worth: quantity x price, in cents.
     pub value_cents: u64,
 }
@@ -72,13 +74,12 @@ impl BatchHandler for TradeWriter {
                 error: format!("{} bytes, at most {} are taken", payload.len(), self.message_bytes_max),
             });
         }
-        let message: Message<'_> = serde_json::from_slice(payload)
-            .map_err(|error| Rejection { cause: "malformed", error: error.to_string() })?;
-        check(&message).map_err(|error| Rejection { cause: "malformed", error })?;
-        Ok(Trade {
-            account_id: message.account_id.into_owned(),
-            value_cents: (message.quantity as f64 * message.price * 100.0).round() as u64,
-        })
+        let malformed = |error: String| Rejection { cause: "malformed", error };
+        let text = std::str::from_utf8(payload).map_err(|error| malformed(error.to_string()))?;
+        let message: Message<'_> =
+            serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
+        check(&message).map_err(malformed)?;
+        Ok(Trade { value_cents: (message.quantity as f64 * message.price * 100.0 + 0.5) as u64 })
     }
 
     async fn handle(&self, trades: &[Trade]) -> Result<(), HandleError> {
@@ -124,7 +125,7 @@ pub fn settings(configuration: &ConsumerConfiguration, client_id: &str) -> Consu
             bytes: usize::try_from(configuration.batch_bytes).unwrap_or(usize::MAX),
             timeout: Duration::from_secs_f64(configuration.batch_timeout_seconds),
             in_flight: configuration.batches_in_flight as usize,
-            waiting: 2,
+            waiting: BATCHES_WAITING,
         },
         retry: RetryPolicy::within(Duration::from_secs_f64(configuration.retry_budget_seconds)),
         drain_timeout: Duration::from_secs_f64(configuration.drain_timeout_seconds),
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     fn a_trade_is_understood() {
         let trade = decode(Some(GOOD.as_bytes())).unwrap();
-        assert_eq!(trade, Trade { account_id: "ACC1000".to_owned(), value_cents: 12_340 });
+        assert_eq!(trade, Trade { value_cents: 12_340 });
     }
 
     #[test]

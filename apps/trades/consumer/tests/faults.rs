@@ -184,7 +184,8 @@ async fn slow_partitions_hold_up_nobody_else_and_are_not_left_paused() {
     let seen = Seen::default();
     let done = |remainder: i32| {
         let seen = seen.lock().unwrap();
-        let of: BTreeSet<_> = seen.iter().filter(|item| item.0 % 2 == remainder).map(|i| (i.0, i.1)).collect();
+        let of: BTreeSet<_> =
+            seen.iter().filter(|item| item.0 % 2 == remainder).map(|i| (i.0, i.1)).collect();
         of.len() as i64
     };
     let start = || Running::start(settings(&broker, "slow", "g", 2), "slow", HalfSlow { seen: seen.clone() });

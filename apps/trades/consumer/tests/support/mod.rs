@@ -26,7 +26,7 @@ use worker_kit::{
     batch::Record,
     consumer::{self, ConsumerError, ConsumerMetrics, ConsumerSettings},
     dead_letters::{DeadLetterTopic, Rejection},
-    kafka::TokenSource,
+    kafka::{TokenSource, producer_config},
     lanes::Limits,
     processing::{BatchHandler, HandleError},
     retry::RetryPolicy,
@@ -112,8 +112,9 @@ impl Broker {
         }
     }
 
+    /// With the settings of the project's own producers.
     pub fn producer(&self) -> FutureProducer {
-        self.client().set("enable.idempotence", "true").set("linger.ms", "5").create().unwrap()
+        producer_config(&self.kafka(), "test").create().unwrap()
     }
 
     /// Sends values, each with its key, and waits until all are acknowledged.
