@@ -12,7 +12,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use aws_sdk_cloudformation::error::DisplayErrorContext;
 use cfn::{
     Json,
     assembly::{Manifest, StackEntry},
@@ -22,6 +21,7 @@ use crate::{
     local::LocalEnvironment,
     plan::{Action, decide, reason},
     report::Reporter,
+    sdk::told,
     stacks::Stacks,
     status,
     wiring::{Known, lookups, resolve_all},
@@ -205,14 +205,11 @@ impl Deployment<'_> {
 
     async fn bootstrap_brokers(&self, cluster_arn: &str, authentication: &str) -> Result<String> {
         let deadline = tokio::time::Instant::now() + LOOKUP_TIMEOUT;
-        let mut told = false;
+        let mut announced = false;
         loop {
             let request = self.kafka.get_bootstrap_brokers().cluster_arn(cluster_arn);
             let brokers = request.send().await.map_err(|error| {
-                anyhow::anyhow!(
-                    "the bootstrap brokers of {cluster_arn} cannot be looked up: {}",
-                    DisplayErrorContext(error)
-                )
+                told(error, &format!("the bootstrap brokers of {cluster_arn} cannot be looked up"))
             })?;
             let servers = match authentication {
                 "iam" => brokers.bootstrap_broker_string_sasl_iam(),
@@ -228,9 +225,9 @@ impl Deployment<'_> {
                     LOOKUP_TIMEOUT.as_secs()
                 );
             }
-            if !told {
+            if !announced {
                 self.reporter.say(&format!("waiting for the brokers of {cluster_arn}"));
-                told = true;
+                announced = true;
             }
             tokio::time::sleep(Duration::from_secs(2)).await;
         }

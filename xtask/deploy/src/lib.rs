@@ -6,6 +6,7 @@ pub mod events;
 pub mod local;
 pub mod plan;
 pub mod report;
+pub mod sdk;
 pub mod stacks;
 pub mod status;
 pub mod teardown;

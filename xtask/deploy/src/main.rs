@@ -15,6 +15,7 @@ use deploy_engine::{
     deploy::{Deployment, lock},
     local::LocalEnvironment,
     report::{Format, Reporter},
+    sdk::told,
     stacks::Stacks,
     status, teardown,
 };
@@ -220,12 +221,12 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
 /// The credentials must be of the environment's account: an environment deployed into another would be
 /// found by nobody.
 async fn check_account(manifest: &Manifest, clients: &Clients) -> Result<()> {
-    let identity = clients.identity.get_caller_identity().send().await.map_err(|error| {
-        anyhow::anyhow!(
-            "AWS does not tell whose credentials these are: {}",
-            aws_sdk_sts::error::DisplayErrorContext(&error)
-        )
-    })?;
+    let identity = clients
+        .identity
+        .get_caller_identity()
+        .send()
+        .await
+        .map_err(|error| told(error, "AWS does not tell whose credentials these are"))?;
     let account = identity.account().unwrap_or_default();
     if account != manifest.account {
         bail!(

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aws_sdk_cloudformation::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata},
+    error::ProvideErrorMetadata,
     types::{Capability, ChangeSetStatus, ChangeSetType, Parameter, Stack, Tag},
 };
 use cfn::{Json, assembly::StackEntry, to_canonical_bytes};
@@ -17,6 +17,7 @@ use crate::{
     events::{ResourceEvent, ended, explain},
     plan::Observed,
     report::Reporter,
+    sdk::told,
 };
 
 /// CloudFormation takes a template of at most this many bytes within a request.
@@ -55,11 +56,6 @@ pub struct Stacks {
     client: Client,
     /// How often a status is asked for.
     poll: Duration,
-}
-
-/// An SDK error with all that it knows.
-fn told<E: std::error::Error + Send + Sync + 'static>(error: E, what: &str) -> anyhow::Error {
-    anyhow::anyhow!("{what}: {}", DisplayErrorContext(&error))
 }
 
 impl Stacks {
@@ -307,7 +303,10 @@ impl Stacks {
                             .resource_status()
                             .map(|status| status.as_str().to_owned())
                             .unwrap_or_default(),
-                        reason: event.resource_status_reason().map(str::to_owned),
+                        reason: event
+                            .resource_status_reason()
+                            .filter(|reason| !reason.is_empty())
+                            .map(str::to_owned),
                     },
                 ));
             }

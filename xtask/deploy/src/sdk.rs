@@ -1,0 +1,47 @@
+//! What the SDK's errors say, for people.
+
+use aws_sdk_cloudformation::error::ProvideErrorMetadata;
+
+/// An SDK error: what AWS says, with its code, or, where AWS was not reached, the whole chain of causes.
+pub fn told<E>(error: E, what: &str) -> anyhow::Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match (error.code(), error.message()) {
+        (Some(code), Some(message)) => anyhow::anyhow!("{what}: {message} ({code})"),
+        (Some(code), None) => anyhow::anyhow!("{what}: {code}"),
+        _ => anyhow::anyhow!("{what}: {}", causes(&error)),
+    }
+}
+
+/// The chain of causes, without the structures that the SDK prints as well.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        // Many layers repeat what they wrap.
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let inner = Layer("connection refused", None);
+        let middle = Layer("dispatch failure: connection refused", Some(Box::new(inner)));
+        let outer = Layer("cannot send", Some(Box::new(middle)));
+        assert_eq!(causes(&outer), "cannot send: dispatch failure: connection refused");
+    }
+}
