@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
+    process::ExitCode,
     time::Duration,
 };
 
@@ -90,8 +91,17 @@ enum Command {
     Supervise,
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
     let layout = Layout::new(&cli.root, cli.parts.as_deref())
         .with_context(|| format!("cannot make {}", cli.root.display()))?;
     match cli.command {

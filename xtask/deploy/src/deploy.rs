@@ -34,6 +34,9 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long the first record may take through a new system.
 const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A first figure above the producer's target by more than this is one of catching up.
+const PACE_TOLERANCE: f64 = 1.1;
+
 /// What a deployment works with.
 pub struct Deployment<'a> {
     /// The assembly's directory.
@@ -255,10 +258,18 @@ impl Deployment<'_> {
         system: &cfn::assembly::SystemEntry,
     ) -> Result<()> {
         let deadline = tokio::time::Instant::now() + FIRST_RECORD_TIMEOUT;
+        let mut observations = 0;
         loop {
             let seen = status::system(local, system, Duration::from_secs(2)).await?;
             let idle = seen.target_per_second == Some(0.0);
-            if idle || (seen.processed_per_second > 0.0 && seen.processed_total > 0) {
+            let flows = seen.processed_per_second > 0.0 && seen.processed_total > 0;
+            observations += u32::from(flows);
+            // What waited for the first consumer comes in a burst; one more look shows the pace.
+            let at_pace = seen
+                .target_per_second
+                .is_none_or(|target| seen.processed_per_second <= target * PACE_TOLERANCE)
+                || observations > 1;
+            if idle || (flows && at_pace) {
                 let lag_seconds = seen.lag_seconds.map(|lag| format!(" ({lag:.1} s)")).unwrap_or_default();
                 let text = format!(
                     "{name}: {:.1} messages/s flow through {} ({} partitions) into {}/{} {}; {} processed, {} dead letters, lag {}{lag_seconds}",

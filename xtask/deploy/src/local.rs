@@ -43,7 +43,7 @@ impl LocalEnvironment {
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
-            let text = text.trim().trim_start_matches("Error: ");
+            let text = text.trim().trim_start_matches("error: ");
             bail!("{text}");
         }
         serde_json::from_slice(&output.stdout)

@@ -1,7 +1,7 @@
 //! Consumes trades in microbatches. Configured by environment variables
 //! (`worker_contract::trades::ConsumerConfiguration`).
 
-use std::{sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use trade_consumer::{TradeWriter, settings};
@@ -17,8 +17,18 @@ use worker_kit::{
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     telemetry::init_log();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let configuration = ConsumerConfiguration::from_environment(|name| std::env::var(name).ok())?;
     let stop = shutdown::on_signals().context("cannot listen to signals")?;
     let metrics = Arc::new(ConsumerMetrics::new()?);

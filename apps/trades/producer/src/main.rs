@@ -9,6 +9,7 @@ mod trade;
 
 use std::{
     net::SocketAddr,
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -35,8 +36,18 @@ const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     telemetry::init_log();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let configuration = ProducerConfiguration::from_environment(|name| std::env::var(name).ok())?;
     let stop = shutdown::on_signals().context("cannot listen to signals")?;
     let metrics = Arc::new(SendMetrics::new()?);
