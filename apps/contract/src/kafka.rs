@@ -23,8 +23,11 @@ pub struct KafkaConfiguration {
     pub authentication: KafkaAuthentication,
 }
 
-const BOOTSTRAP_SERVERS: &str = "KAFKA_BOOTSTRAP_SERVERS";
-const AUTHENTICATION: &str = "KAFKA_AUTHENTICATION";
+/// The brokers.
+pub const BOOTSTRAP_SERVERS: &str = "KAFKA_BOOTSTRAP_SERVERS";
+
+/// `none` or `msk-iam`.
+pub const AUTHENTICATION: &str = "KAFKA_AUTHENTICATION";
 const REGION: &str = "AWS_REGION";
 
 impl KafkaConfiguration {

@@ -2,7 +2,10 @@
 //! the stack and read by the app, so that the two cannot disagree. No I/O.
 
 mod environment;
-mod kafka;
+pub mod kafka;
+pub mod ledger;
+pub mod lessons;
+pub mod tags;
 pub mod trades;
 
 pub use environment::{ConfigurationError, Reader, Writer};

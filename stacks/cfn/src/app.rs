@@ -1,9 +1,10 @@
 //! An app: the stacks of one environment, in order, and what runs beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     assembly::{Assembly, AssetKind},
+    resource::AnyResource,
     stack::{Lookup, Stack, StackProperties},
     synth::{self, SynthError},
     value::Value,
@@ -113,14 +114,30 @@ impl App {
         &self.properties
     }
 
-    /// Begins a stack; [`App::add`] makes it part of the app.
-    pub fn stack(&self, id: &str, properties: StackProperties) -> Stack {
-        Stack::new(id, format!("{}-{id}", self.properties.prefix), properties)
+    /// Begins a stack. The order of beginning is the order of deploying.
+    ///
+    /// One stack at a time can be worked on, and a handle is there only once its resource is: so a stack refers
+    /// to itself and to earlier stacks, and the wrong direction cannot be written.
+    pub fn stack(&mut self, id: &str, properties: StackProperties) -> &mut Stack {
+        let name = format!("{}-{id}", self.properties.prefix);
+        self.stacks.push_mut(Stack::new(id, name, properties))
     }
 
-    /// Adds a stack. The order of adding is the order of deploying: a stack may use what an earlier one has.
-    pub fn add(&mut self, stack: Stack) {
-        self.stacks.push(stack);
+    /// The resource types of the stacks that were added so far.
+    #[must_use]
+    pub fn resource_types(&self) -> BTreeSet<&'static str> {
+        self.stacks
+            .iter()
+            .flat_map(|stack| stack.nodes.iter().map(|node| node.resource.resource_type()))
+            .collect()
+    }
+
+    /// Visits every resource of every stack that was added so far, with its construct path: to set what all of
+    /// a kind must have.
+    pub fn visit(&mut self, mut visitor: impl FnMut(&str, &mut dyn AnyResource)) {
+        for stack in &mut self.stacks {
+            stack.visit(&mut visitor);
+        }
     }
 
     /// Adds something that is built and published before the stacks that use it: `package` is the cargo

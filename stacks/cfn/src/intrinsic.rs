@@ -188,6 +188,19 @@ impl Value<String> {
         Value::Expression(json!({ "Fn::Base64": text.into_value().to_json() }))
     }
 
+    /// JSON as text, with what only CloudFormation knows filled in by `Fn::Sub`: a dashboard's body, a
+    /// definition in a string. Expressions must stand for texts without quotes in them, such as names and ARNs.
+    pub fn json_text(json: Json) -> Self {
+        let mut values = Vec::new();
+        let text = take_expressions(json, &mut values).to_string();
+        if values.is_empty() {
+            return Value::Literal(text.replace("${!", "${"));
+        }
+        let values: serde_json::Map<_, _> =
+            values.into_iter().enumerate().map(|(index, value)| (format!("Value{index}"), value)).collect();
+        Value::Expression(json!({ "Fn::Sub": [text, values] }))
+    }
+
     /// `Fn::ToJsonString` (needs the transform `AWS::LanguageExtensions`).
     pub fn to_json_string(json: Json) -> Self {
         Value::Expression(json!({ "Fn::ToJsonString": json }))
@@ -255,6 +268,27 @@ impl<T> Value<Vec<Value<T>>> {
     }
 }
 
+/// Replaces expressions by the names under which `Fn::Sub` finds them.
+fn take_expressions(json: Json, values: &mut Vec<Json>) -> Json {
+    match json {
+        Json::Object(object) if crate::check::is_intrinsic(&Json::Object(object.clone())) => {
+            let value = Json::Object(object);
+            let index = values.iter().position(|known| *known == value).unwrap_or_else(|| {
+                values.push(value);
+                values.len() - 1
+            });
+            Json::String(format!("${{Value{index}}}"))
+        }
+        Json::Object(object) => {
+            object.into_iter().map(|(key, value)| (key, take_expressions(value, values))).collect()
+        }
+        Json::Array(items) => items.into_iter().map(|item| take_expressions(item, values)).collect(),
+        // What looks like a variable of `Fn::Sub` is meant as it stands.
+        Json::String(text) => Json::String(text.replace("${", "${!")),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,6 +304,16 @@ mod tests {
         assert_eq!(Reference::from_marker(&reference.to_marker()), Some(reference.clone()));
         let nested = json!({ "Fn::Join": ["", ["a", reference.to_marker()]] });
         assert_eq!(references(&nested), vec![reference]);
+    }
+
+    #[test]
+    fn json_text_keeps_what_only_cloudformation_knows() {
+        let body = json!({ "a": [{ "Ref": "Queue" }, "${x}", { "Ref": "Queue" }], "b": 1 });
+        assert_eq!(
+            Value::json_text(body).to_json(),
+            json!({ "Fn::Sub": [r#"{"a":["${Value0}","${!x}","${Value0}"],"b":1}"#, { "Value0": { "Ref": "Queue" } }] })
+        );
+        assert_eq!(Value::json_text(json!(["${x}"])).to_json(), json!(r#"["${x}"]"#));
     }
 
     #[test]

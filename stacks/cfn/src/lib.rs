@@ -8,9 +8,8 @@
 //! use cfn::{App, AppProperties, StackProperties, Value};
 //!
 //! let mut app = App::new(AppProperties::new("dev", "111111111111", "eu-west-1", "floodgate-dev"));
-//! let mut stack = app.stack("network", StackProperties::default());
+//! let stack = app.stack("network", StackProperties::default());
 //! stack.scope().output("Region", Value::<String>::region(), "Where this stack is.");
-//! app.add(stack);
 //! let assembly = app.synth().unwrap();
 //! assert_eq!(assembly.manifest.stacks[0].name, "floodgate-dev-network");
 //! ```

@@ -65,12 +65,11 @@ fn resource<'a>(assembly: &'a Assembly, stack: &str, logical_id: &str) -> &'a Js
 #[test]
 fn logical_ids_follow_the_path_and_hide_the_main_resource() {
     let mut app = app();
-    let mut stack = app.stack("data", StackProperties::default());
+    let stack = app.stack("data", StackProperties::default());
     let mut scope = stack.scope();
     let mut archive = scope.child("Archive");
     archive.add("Resource", Bucket::default());
     archive.child("cold-store").add("Bucket1", Bucket::default());
-    app.add(stack);
     let assembly = app.synth().unwrap();
     let template = assembly.template("data").unwrap();
     let ids: Vec<_> = template["Resources"].as_object().unwrap().keys().cloned().collect();
@@ -85,13 +84,11 @@ fn logical_ids_follow_the_path_and_hide_the_main_resource() {
 #[test]
 fn a_reference_across_stacks_becomes_an_output_and_a_parameter() {
     let mut app = app();
-    let mut producer = app.stack("data", StackProperties::default());
+    let producer = app.stack("data", StackProperties::default());
     let bucket: Handle<Bucket> = producer.scope().add("Store", Bucket::default());
-    app.add(producer);
-    let mut consumer = app.stack("reader", StackProperties::default());
+    let consumer = app.stack("reader", StackProperties::default());
     consumer.scope().add("Copy", named(bucket.arn()));
     consumer.scope().add("Zoned", named(Value::<String>::select(0, bucket.zones())));
-    app.add(consumer);
     let assembly = app.synth().unwrap();
 
     assert_eq!(
@@ -119,13 +116,15 @@ fn a_reference_across_stacks_becomes_an_output_and_a_parameter() {
 
 #[test]
 fn a_reference_to_a_later_stack_is_refused() {
-    let mut app = app();
-    let mut later = app.stack("later", StackProperties::default());
+    // Within one app it cannot be written; a handle of another app gets around that.
+    let mut other = app();
+    let later = other.stack("later", StackProperties::default());
     let bucket: Handle<Bucket> = later.scope().add("Store", Bucket::default());
-    let mut earlier = app.stack("earlier", StackProperties::default());
+    let mut app = app();
+    let earlier = app.stack("earlier", StackProperties::default());
     earlier.scope().add("Copy", named(bucket.arn()));
-    app.add(earlier);
-    app.add(later);
+    let later = app.stack("later", StackProperties::default());
+    later.scope().add("Store", Bucket::default());
     let error = app.synth().unwrap_err();
     assert_eq!(
         error,
@@ -135,22 +134,21 @@ fn a_reference_to_a_later_stack_is_refused() {
 
 #[test]
 fn a_reference_to_a_stack_outside_the_app_is_refused() {
+    let mut other = app();
+    let foreign = other.stack("foreign", StackProperties::default());
+    let bucket: Handle<Bucket> = foreign.scope().add("Store", Bucket::default());
     let mut app = app();
-    let mut forgotten = app.stack("forgotten", StackProperties::default());
-    let bucket: Handle<Bucket> = forgotten.scope().add("Store", Bucket::default());
-    let mut stack = app.stack("reader", StackProperties::default());
+    let stack = app.stack("reader", StackProperties::default());
     stack.scope().add("Copy", named(bucket.arn()));
-    app.add(stack);
     assert!(matches!(app.synth().unwrap_err(), SynthError::Unresolved { .. }));
 }
 
 #[test]
 fn names_used_twice_are_refused_with_both_places() {
     let mut app = app();
-    let mut stack = app.stack("data", StackProperties::default());
+    let stack = app.stack("data", StackProperties::default());
     stack.scope().child("A").add("BC", Bucket::default());
     stack.scope().child("AB").add("C", Bucket::default());
-    app.add(stack);
     let message = app.synth().unwrap_err().to_string();
     assert!(message.contains("data/A/BC") && message.contains("data/AB/C"), "{message}");
 }
@@ -158,12 +156,10 @@ fn names_used_twice_are_refused_with_both_places() {
 #[test]
 fn a_handle_of_another_stack_changes_nothing_and_fails_the_synthesis() {
     let mut app = app();
-    let mut one = app.stack("one", StackProperties::default());
+    let one = app.stack("one", StackProperties::default());
     let bucket: Handle<Bucket> = one.scope().add("Store", Bucket::default());
-    let mut two = app.stack("two", StackProperties::default());
+    let two = app.stack("two", StackProperties::default());
     assert!(two.scope().get_mut(&bucket).is_none());
-    app.add(one);
-    app.add(two);
     assert!(matches!(app.synth().unwrap_err(), SynthError::ForeignHandle { .. }));
 }
 
@@ -183,10 +179,9 @@ fn tags_reach_every_taggable_resource_and_its_own_win() {
     let mut app = app();
     let mut properties = StackProperties::default();
     properties.tags.insert("team".into(), "streams".into());
-    let mut stack = app.stack("data", properties);
+    let stack = app.stack("data", properties);
     stack.scope().add("Store", Bucket::default());
     stack.scope().add("Own", Labelled(json!({"team": "other"})));
-    app.add(stack);
     let assembly = app.synth().unwrap();
     assert_eq!(
         resource(&assembly, "data", "Store")["Properties"]["Tags"],
@@ -201,14 +196,13 @@ fn tags_reach_every_taggable_resource_and_its_own_win() {
 #[test]
 fn data_outlives_its_stack_unless_somebody_says_otherwise() {
     let mut app = app();
-    let mut stack = app.stack("data", StackProperties::default());
+    let stack = app.stack("data", StackProperties::default());
     let mut scope = stack.scope();
     scope.add("Kept", Bucket::default());
     let scratch = scope.add("Scratch", Bucket::default());
     scope.removal(scratch.raw(), Removal::Delete);
     let careful = scope.add("Careful", Bucket::default());
     scope.removal(careful.raw(), Removal::RetainExceptOnCreate);
-    app.add(stack);
     let assembly = app.synth().unwrap();
     assert_eq!(resource(&assembly, "data", "Kept")["DeletionPolicy"], "Retain");
     assert_eq!(resource(&assembly, "data", "Kept")["UpdateReplacePolicy"], "Retain");
@@ -220,7 +214,7 @@ fn data_outlives_its_stack_unless_somebody_says_otherwise() {
 #[test]
 fn conditions_dependencies_mappings_and_metadata_stand_in_the_template() {
     let mut app = app();
-    let mut stack = app.stack("data", StackProperties::default());
+    let stack = app.stack("data", StackProperties::default());
     let mut scope = stack.scope();
     let large = scope.condition("Large", ConditionExpression::equals(Value::region(), "eu-west-1"));
     scope.mapping("Sizes", json!({"eu-west-1": {"Count": "3"}}));
@@ -230,7 +224,6 @@ fn conditions_dependencies_mappings_and_metadata_stand_in_the_template() {
     scope.depend(second.raw(), first.raw());
     scope.condition_on(second.raw(), &large);
     scope.metadata(second.raw(), "note", json!("kept"));
-    app.add(stack);
     let assembly = app.synth().unwrap();
     let template = assembly.template("data").unwrap();
     assert_eq!(template["Conditions"]["Large"], json!({"Fn::Equals": [{"Ref": "AWS::Region"}, "eu-west-1"]}));
@@ -247,14 +240,12 @@ fn conditions_dependencies_mappings_and_metadata_stand_in_the_template() {
 #[test]
 fn lookups_assets_and_workload_values_are_wired() {
     let mut app = app();
-    let mut data = app.stack("data", StackProperties::default());
+    let data = app.stack("data", StackProperties::default());
     let bucket: Handle<Bucket> = data.scope().add("Store", Bucket::default());
-    app.add(data);
     let brokers = Lookup::MskBootstrapBrokers { cluster_arn: bucket.arn(), authentication: "iam".to_owned() };
-    let mut reader = app.stack("reader", StackProperties::default());
+    let reader = app.stack("reader", StackProperties::default());
     let parameter = reader.scope().lookup::<String>("Brokers", brokers.clone());
     reader.scope().add("Copy", named(parameter.value()));
-    app.add(reader);
     app.workload(Workload {
         system: "trades".into(),
         name: "consumer".into(),
@@ -285,9 +276,8 @@ fn an_assembly_reads_back_and_drops_what_an_earlier_one_left() {
     let render = |ids: &[&str]| {
         let mut app = app();
         for id in ids {
-            let mut stack = app.stack(id, StackProperties::default());
+            let stack = app.stack(id, StackProperties::default());
             stack.scope().add("Store", Bucket::default());
-            app.add(stack);
         }
         app.synth().unwrap()
     };
@@ -315,13 +305,12 @@ fn app_of(names: &[(u8, String, Option<usize>)]) -> Assembly {
         stacks.entry(*stack).or_default().push((position, name.clone(), *target));
     }
     for (stack, members) in stacks {
-        let mut building = app.stack(&format!("s{stack}"), StackProperties::default());
+        let building = app.stack(&format!("s{stack}"), StackProperties::default());
         for (position, name, target) in members {
             let target = target.and_then(|index| handles.get(index % handles.len().max(1)));
             let bucket = target.map_or_else(Bucket::default, |handle| named(handle.arn()));
             handles.push(building.scope().child(&format!("c{position}")).add(&name, bucket));
         }
-        app.add(building);
     }
     app.synth().unwrap()
 }

@@ -32,6 +32,17 @@ pub enum Trust {
         /// Whether the service tags its sessions: EKS Auto Mode and Pod Identity do and fail without it.
         tags_sessions: bool,
     },
+    /// Somebody whom an identity provider vouches for, such as a pipeline.
+    OpenIdConnect {
+        /// The provider's ARN.
+        provider_arn: Value<String>,
+        /// The provider's host.
+        host: &'static str,
+        /// Whom its tokens must be meant for.
+        audience: &'static str,
+        /// Whom they must speak of, exactly.
+        subject: String,
+    },
 }
 
 impl Trust {
@@ -48,10 +59,22 @@ impl Trust {
     }
 
     fn document(&self) -> Json {
-        let Trust::Service { principal, tags_sessions } = self;
-        let actions: &[&str] =
-            if *tags_sessions { &["sts:AssumeRole", "sts:TagSession"] } else { &["sts:AssumeRole"] };
-        document(vec![json!({ "Effect": "Allow", "Principal": { "Service": principal }, "Action": actions })])
+        let statement = match self {
+            Trust::Service { principal, tags_sessions } => {
+                let actions: &[&str] =
+                    if *tags_sessions { &["sts:AssumeRole", "sts:TagSession"] } else { &["sts:AssumeRole"] };
+                json!({ "Effect": "Allow", "Principal": { "Service": principal }, "Action": actions })
+            }
+            Trust::OpenIdConnect { provider_arn, host, audience, subject } => json!({
+                "Effect": "Allow",
+                "Principal": { "Federated": provider_arn.to_json() },
+                "Action": ["sts:AssumeRoleWithWebIdentity"],
+                "Condition": { "StringEquals": {
+                    format!("{host}:aud"): audience, format!("{host}:sub"): subject
+                } }
+            }),
+        };
+        document(vec![statement])
     }
 }
 

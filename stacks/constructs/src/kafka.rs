@@ -211,17 +211,49 @@ impl KafkaCluster {
     }
 }
 
-/// Server properties of the cluster: keys that MSK takes in KRaft mode.
+/// Server properties that older clusters were given and that no cluster in KRaft mode takes, with the reason.
+/// MSK refuses a configuration that has one.
+pub const GONE_SERVER_PROPERTIES: [(&str, &str); 2] = [
+    ("zookeeper.session.timeout.ms", "there is no ZooKeeper in KRaft mode"),
+    ("zookeeper.connection.timeout.ms", "there is no ZooKeeper in KRaft mode"),
+];
+
+/// Server properties of the cluster: keys that MSK takes in KRaft mode. Threads follow from the processors:
+/// four, two and one a virtual processor for requests, the network and replication, but never fewer than Kafka's
+/// defaults; on a kafka.m7g.2xlarge that is 32, 16 and 8.
 fn server_properties(properties: &KafkaClusterProperties) -> String {
+    let processors = processors(&properties.instance_type);
     format!(
         "auto.create.topics.enable=false\n\
          default.replication.factor={}\n\
          min.insync.replicas={}\n\
+         num.io.threads={}\n\
+         num.network.threads={}\n\
          num.partitions=6\n\
+         num.replica.fetchers={}\n\
+         replica.lag.time.max.ms=30000\n\
+         socket.receive.buffer.bytes=1024000\n\
+         socket.request.max.bytes=104857600\n\
+         socket.send.buffer.bytes=1024000\n\
          unclean.leader.election.enable=false\n\
          log.retention.hours=24\n",
-        properties.replication_factor, properties.min_insync_replicas
+        properties.replication_factor,
+        properties.min_insync_replicas,
+        (processors * 4).max(8),
+        (processors * 2).max(3),
+        processors.max(1),
     )
+}
+
+/// The virtual processors of a broker, by the size that its instance type ends with.
+fn processors(instance_type: &str) -> u32 {
+    let size = instance_type.rsplit('.').next().unwrap_or_default();
+    match size.strip_suffix("xlarge") {
+        Some("") => 4,
+        Some(times) => times.parse::<u32>().map_or(2, |times| times * 4),
+        // `small` and `large`.
+        None => 2,
+    }
 }
 
 /// The ARN of something below the cluster: `topic/NAME`, `group/NAME`. It is made from the cluster's own
@@ -301,4 +333,45 @@ pub fn retained_for_hours(hours: u64) -> BTreeMap<&'static str, String> {
         ("cleanup.policy", "delete".to_owned()),
         ("retention.ms", (hours * 3_600_000).to_string()),
     ])
+}
+
+/// The settings of a topic that keeps the last record of each key: compacted soon, so that a reader from the
+/// beginning has little to read.
+#[must_use]
+pub fn compacted() -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("cleanup.policy", "compact".to_owned()),
+        ("min.cleanable.dirty.ratio", "0.01".to_owned()),
+        ("segment.ms", "600000".to_owned()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_follow_from_the_processors() {
+        let properties = |instance_type: &str| {
+            server_properties(&KafkaClusterProperties {
+                name: "k".to_owned(),
+                version: "3.9.x.kraft".to_owned(),
+                instance_type: instance_type.to_owned(),
+                brokers: 3,
+                volume_gib: 100,
+                replication_factor: 3,
+                min_insync_replicas: 2,
+                log_retention_days: 7,
+                data: DataPolicy::Kept,
+            })
+        };
+        let large = properties("kafka.m7g.2xlarge");
+        for line in ["num.io.threads=32", "num.network.threads=16", "num.replica.fetchers=8"] {
+            assert!(large.contains(line), "{line} in {large}");
+        }
+        assert!(properties("kafka.t3.small").contains("num.io.threads=8"));
+        for (gone, _) in GONE_SERVER_PROPERTIES {
+            assert!(!large.contains(gone));
+        }
+    }
 }

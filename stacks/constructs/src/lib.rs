@@ -1,13 +1,23 @@
 //! L2 constructs: secure by default, with grants, connections and metrics.
 
 pub mod addresses;
+pub mod alarm;
+pub mod bucket;
+pub mod cache;
 pub mod cluster;
+pub mod connections;
+pub mod database;
 pub mod encryption;
+pub mod function;
 pub mod iam;
 pub mod kafka;
 pub mod logs;
+pub mod needs;
 pub mod network;
+pub mod queue;
 pub mod repository;
+pub mod stream;
+pub mod table;
 
 pub use cfn::Removal;
 

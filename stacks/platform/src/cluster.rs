@@ -29,7 +29,7 @@ pub struct Cluster {
 
 /// Adds the stack.
 pub fn add(app: &mut App, id: &str, environment: &Environment, network: &Network) -> Cluster {
-    let mut stack = app.stack(id, stack_properties(environment, DESCRIPTION));
+    let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let name = stack.name().to_owned();
     let mut scope = stack.scope();
     let kubernetes = KubernetesCluster::new(
@@ -53,7 +53,6 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, network: &Network
             (image, repository(&mut images, image, &place, environment.data_policy()))
         })
         .collect();
-    app.add(stack);
     app.cluster(DeployValue::Value(kubernetes.name()));
     Cluster { kubernetes, repositories }
 }

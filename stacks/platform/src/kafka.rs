@@ -29,6 +29,8 @@ const DEAD_LETTER_RETENTION_HOURS: u64 = 14 * 24;
 /// The cluster with its topics.
 #[derive(Clone, Debug)]
 pub struct Kafka {
+    /// The cluster's name.
+    pub name: String,
     /// The cluster.
     pub cluster: KafkaCluster,
     /// The topic of trades.
@@ -39,7 +41,7 @@ pub struct Kafka {
 
 /// Adds the stack.
 pub fn add(app: &mut App, id: &str, environment: &Environment, sizes: &Sizes, network: &Network) -> Kafka {
-    let mut stack = app.stack(id, stack_properties(environment, DESCRIPTION));
+    let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let name = stack.name().to_owned();
     let mut scope = stack.scope();
     let figure = |name: &str| i64::try_from(sizes.kafka(name)).unwrap_or(i64::MAX);
@@ -48,7 +50,7 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, sizes: &Sizes, ne
         "Kafka",
         network,
         &KafkaClusterProperties {
-            name,
+            name: name.clone(),
             version: environment.kafka.version.clone(),
             instance_type: environment.kafka.instance_type.clone(),
             brokers: figure("brokers"),
@@ -72,6 +74,5 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, sizes: &Sizes, ne
         i64::try_from(DEAD_LETTER_PARTITIONS).unwrap_or(1),
         &settings,
     );
-    app.add(stack);
-    Kafka { cluster, trades, trades_dead_letters }
+    Kafka { name, cluster, trades, trades_dead_letters }
 }

@@ -13,7 +13,7 @@ pub const DESCRIPTION: &str = "VPC over two or three zones: subnets, NAT, endpoi
 
 /// Adds the stack.
 pub fn add(app: &mut App, id: &str, environment: &Environment) -> Network {
-    let mut stack = app.stack(id, stack_properties(environment, DESCRIPTION));
+    let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let network = Network::new(
         &mut stack.scope(),
         "Network",
@@ -27,7 +27,6 @@ pub fn add(app: &mut App, id: &str, environment: &Environment) -> Network {
             data: environment.data_policy(),
         },
     );
-    app.add(stack);
     network
 }
 

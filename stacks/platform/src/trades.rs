@@ -60,7 +60,7 @@ pub fn add(
     cluster: &Cluster,
     with_workloads: bool,
 ) -> Result<(), RenderError> {
-    let mut stack = app.stack(id, stack_properties(environment, DESCRIPTION));
+    let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let mut scope = stack.scope();
     cluster.kubernetes.pod_identity(
         &mut scope,
@@ -79,7 +79,6 @@ pub fn add(
         "keda-operator",
         kafka.trades.grant_read_lag(CONSUMER_GROUP),
     );
-    app.add(stack);
     if with_workloads {
         workloads(app, environment, sizes, kafka, cluster)?;
     }

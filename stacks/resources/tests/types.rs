@@ -9,6 +9,7 @@ fn what_is_wrong_does_not_compile() {
     cases.compile_fail("tests/compile/missing_property.rs");
     cases.compile_fail("tests/compile/wrong_reference.rs");
     cases.compile_fail("tests/compile/no_such_attribute.rs");
+    cases.compile_fail("tests/compile/wrong_direction.rs");
 }
 
 #[test]

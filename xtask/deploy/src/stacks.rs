@@ -343,13 +343,13 @@ impl Stacks {
     pub async fn delete(&self, name: &str, template: &Json, reporter: &Reporter) -> Result<()> {
         let Some(deployed) = self.describe(name).await? else { return Ok(()) };
         let seen = self.event_ids(&deployed.id).await?;
+        let total = self.resource_types(&deployed.id).await.map_or(0, |types| types.len());
         self.client
             .delete_stack()
             .stack_name(name)
             .send()
             .await
             .map_err(|error| told(error, &format!("CloudFormation does not delete {name}")))?;
-        let total = self.resource_types(&deployed.id).await.map_or(0, |types| types.len());
         let (status, events) = self.follow(name, &deployed.id, seen, total, reporter).await?;
         reporter.settle();
         if status != "DELETE_COMPLETE" {

@@ -2,8 +2,8 @@ use cfn::{App, AppProperties, StackProperties, Value};
 use cfn_resources::{ec2, msk};
 
 fn main() {
-    let app = App::new(AppProperties::new("dev", "111111111111", "eu-west-1", "fg"));
-    let mut stack = app.stack("s", StackProperties::default());
+    let mut app = App::new(AppProperties::new("dev", "111111111111", "eu-west-1", "fg"));
+    let stack = app.stack("s", StackProperties::default());
     let mut scope = stack.scope();
     let vpc = scope.add("Vpc", ec2::Vpc::new().cidr_block("10.0.0.0/16"));
     let subnet = scope.add("Subnet", ec2::Subnet::new(vpc.vpc_id()));

@@ -1,0 +1,77 @@
+//! SQS queues.
+
+use std::collections::BTreeMap;
+
+use cfn::{Handle, Json, Scope, Value};
+use cfn_resources::{
+    cloudwatch::AlarmStatistic,
+    sqs::{Queue, QueuePolicy},
+};
+use serde_json::json;
+
+use crate::{DataPolicy, alarm::Metric, iam, network::as_text};
+
+/// SQS keeps messages for at most two weeks.
+const RETENTION_SECONDS_MAX: i64 = 14 * 24 * 3600;
+
+/// A queue of what could not be processed: encrypted, over TLS alone, kept for as long as SQS keeps anything.
+#[derive(Clone, Debug)]
+pub struct DeadLetterQueue {
+    /// The queue.
+    pub queue: Handle<Queue>,
+}
+
+impl DeadLetterQueue {
+    /// Makes one.
+    #[track_caller]
+    pub fn new(scope: &mut Scope<'_>, name: &str, data: DataPolicy) -> Self {
+        let mut scope = scope.child(name);
+        let queue = scope.add(
+            "Resource",
+            Queue::new().sqs_managed_sse_enabled(true).message_retention_period(RETENTION_SECONDS_MAX),
+        );
+        scope.removal(queue.raw(), data.removal());
+        let mut over_tls =
+            iam::allow("OverTlsAlone", &["sqs:SendMessage", "sqs:ReceiveMessage"], &[as_text(&queue.arn())]);
+        over_tls["Effect"] = json!("Deny");
+        over_tls["Principal"] = json!("*");
+        over_tls["Condition"] = json!({ "Bool": { "aws:SecureTransport": "false" } });
+        scope.add("Policy", QueuePolicy::new(iam::document(vec![over_tls]), [queue.queue_url()]));
+        Self { queue }
+    }
+
+    /// The queue's ARN.
+    #[must_use]
+    pub fn arn(&self) -> Value<String> {
+        as_text(&self.queue.arn())
+    }
+
+    /// Puts messages in.
+    #[must_use]
+    pub fn grant_send(&self, sid: &str) -> Vec<Json> {
+        vec![iam::allow(sid, &["sqs:SendMessage"], &[self.arn()])]
+    }
+
+    /// Takes messages out and puts them back.
+    #[must_use]
+    pub fn grant_redrive(&self, sid: &str) -> Vec<Json> {
+        let actions = [
+            "sqs:ChangeMessageVisibility",
+            "sqs:DeleteMessage",
+            "sqs:GetQueueAttributes",
+            "sqs:ReceiveMessage",
+        ];
+        vec![iam::allow(sid, &actions, &[self.arn()])]
+    }
+
+    /// How many messages lie in it.
+    #[must_use]
+    pub fn messages(&self) -> Metric {
+        Metric {
+            namespace: "AWS/SQS",
+            name: "ApproximateNumberOfMessagesVisible",
+            dimensions: BTreeMap::from([("QueueName", self.queue.queue_name())]),
+            statistic: AlarmStatistic::Maximum,
+        }
+    }
+}
