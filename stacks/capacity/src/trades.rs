@@ -1,10 +1,12 @@
 //! The trades system: consumers and partitions from the peak rate and the time that a batch takes.
 
-use crate::figure::{CapacityError, Sizing};
+use crate::figure::{CapacityError, Load, Sizing};
 
 /// The service level of the trades system.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceLevel {
+    /// Messages per second that are sustained; told beside the peak, nothing is sized by it.
+    pub messages_per_second: f64,
     /// Messages per second at the peak.
     pub peak_messages_per_second: f64,
     /// Messages in a batch, at most.
@@ -33,7 +35,13 @@ const BATCH_OVERHEAD_SECONDS: f64 = 0.002;
 ///
 /// When the figures contradict one another.
 pub fn size(level: &ServiceLevel) -> Result<Sizing, CapacityError> {
-    let mut sizing = Sizing::default();
+    // The service level states the peak itself.
+    let load = Load {
+        sustained: level.messages_per_second,
+        peak: level.peak_messages_per_second,
+        unit: "messages/s",
+    };
+    let mut sizing = Sizing::of(load);
     let batch_seconds = level.batch_processing_seconds + BATCH_OVERHEAD_SECONDS;
     let per_consumer = level.batches_in_flight as f64 * level.batch_size as f64 / batch_seconds;
     let rate = sizing.derive(
@@ -64,6 +72,7 @@ pub fn size(level: &ServiceLevel) -> Result<Sizing, CapacityError> {
         ),
         "the peak is carried without a growing lag",
     );
+    sizing.exhausted_at(consumers as f64 * per_consumer);
     let lanes = consumers * level.batches_in_flight;
     let partitions = sizing.derive(
         "partitions",
@@ -73,6 +82,8 @@ pub fn size(level: &ServiceLevel) -> Result<Sizing, CapacityError> {
         format!("max(6, 2 x consumers {consumers} x batches_in_flight {}, a multiple of 6)", level.batches_in_flight),
         "a lane needs a partition; twice as many leave room to double, multiples of 6 spread over 2 and 3 zones",
     );
+    // A lane of its own for each partition is as far as consumers can be added.
+    sizing.exhausted_at(partitions as f64 * level.batch_size as f64 / batch_seconds);
     if partitions < consumers {
         return Err(CapacityError::new(format!(
             "{consumers} consumers share {partitions} partitions: {} would be idle; raise partitions",
@@ -88,6 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SEED: ServiceLevel = ServiceLevel {
+        messages_per_second: 10.0,
         peak_messages_per_second: 1000.0,
         batch_size: 100,
         batch_processing_seconds: 1.0,
@@ -104,6 +116,12 @@ mod tests {
         assert_eq!(sizing.get("messages_per_second_per_consumer").unwrap().value, 99);
         assert_eq!(sizing.get("consumers").unwrap().value, 12);
         assert_eq!(sizing.get("partitions").unwrap().value, 24);
+        let first = sizing.breaks_first().unwrap();
+        assert_eq!((first.figure.name, first.at.floor()), ("consumers", 1197.0));
+        assert!(
+            first.figure.headroom_at_peak.unwrap() > 0.19,
+            "the safety factor and what rounding up gives"
+        );
     }
 
     #[test]

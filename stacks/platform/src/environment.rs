@@ -2,8 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use constructs::{DataPolicy, addresses::Block};
+use constructs::DataPolicy;
 use serde::Deserialize;
+
+mod bounds;
+mod systems;
+
+pub use systems::{
+    Cache, Database, Ledger, LedgerOverride, Lessons, LessonsOverride, Tags, TagsOverride, Trades,
+    TradesOverride,
+};
 
 /// Where the environments' files are, relative to the workspace.
 pub const DIRECTORY: &str = "environments";
@@ -66,6 +74,16 @@ pub struct Environment {
     pub cluster: Cluster,
     /// The trades system.
     pub trades: Trades,
+    /// The ledger system.
+    pub ledger: Ledger,
+    /// The lessons system.
+    pub lessons: Lessons,
+    /// The tags system.
+    pub tags: Tags,
+    /// The ledger's database.
+    pub database: Database,
+    /// The tags' cache.
+    pub cache: Cache,
 }
 
 /// The network.
@@ -96,6 +114,9 @@ pub struct Kafka {
     /// Overrides the derived volume, in GiB a broker.
     #[serde(default)]
     pub volume_gib: Option<u32>,
+    /// Overrides the replicas of a partition, which are else as many as zones.
+    #[serde(default)]
+    pub replication_factor: Option<u32>,
 }
 
 /// The Kubernetes cluster.
@@ -110,47 +131,6 @@ pub struct Cluster {
     /// Roles that administer the cluster.
     #[serde(default)]
     pub admin_role_arns: Vec<String>,
-}
-
-/// The trades system's service level.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Trades {
-    /// The rate of the simulated producer, in messages per second; 0 idles.
-    pub messages_per_second: f64,
-    /// The peak that is to be carried.
-    pub peak_messages_per_second: f64,
-    /// A message, in bytes.
-    pub message_bytes: u32,
-    /// Hours that trades are kept.
-    pub retention_hours: u32,
-    /// Messages in a batch, at most.
-    pub batch_size: u32,
-    /// How long a batch waits for more, from its first message on.
-    pub batch_timeout_seconds: f64,
-    /// How long the simulated write of a batch takes.
-    pub batch_processing_seconds: f64,
-    /// Batches that a consumer has in flight.
-    pub batches_in_flight: u32,
-    /// What the peak is multiplied with.
-    pub safety_factor: f64,
-    /// Consumers, at least.
-    pub consumers_min: u32,
-    /// Derived figures that are set here instead.
-    #[serde(default, rename = "override")]
-    pub overrides: TradesOverride,
-}
-
-/// Derived figures that an environment sets itself.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TradesOverride {
-    /// Consumers.
-    #[serde(default)]
-    pub consumers: Option<u32>,
-    /// Partitions of the topic.
-    #[serde(default)]
-    pub partitions: Option<u32>,
 }
 
 /// Why an environment cannot be used.
@@ -243,73 +223,10 @@ impl Environment {
             invalid(line, explain(error.message()))
         })?;
         environment.name = name.to_owned();
-        match environment.complaint() {
+        match bounds::complaint(&environment) {
             Some((key, message)) => Err(invalid(line_of_key(text, key), format!("{key}: {message}"))),
             None => Ok(environment),
         }
-    }
-
-    /// The first value that is out of its bounds or contradicts another, as (dotted key, what is wrong).
-    fn complaint(&self) -> Option<(&'static str, String)> {
-        let trades = &self.trades;
-        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-        if self.account.len() != 12 || !digits(&self.account) {
-            return Some(("account", format!("`{}` is not 12 digits", self.account)));
-        }
-        let region: Vec<&str> = self.region.split('-').collect();
-        if region.len() < 3 || !region.last().is_some_and(|last| digits(last)) {
-            return Some(("region", format!("`{}` is not a region such as eu-west-1", self.region)));
-        }
-        let name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if !self.prefix.starts_with(|c: char| c.is_ascii_lowercase())
-            || !self.prefix.bytes().all(name)
-            || self.prefix.len() > 40
-        {
-            return Some((
-                "prefix",
-                format!("`{}` is not 1 to 40 lower-case letters, digits and hyphens", self.prefix),
-            ));
-        }
-        match self.network.cidr.parse::<Block>() {
-            Err(error) => return Some(("network.cidr", error.to_string())),
-            Ok(block) if !(16..=20).contains(&block.prefix()) => {
-                return Some(("network.cidr", format!("/{} is not /16 to /20", block.prefix())));
-            }
-            Ok(_) => {}
-        }
-        if !(2..=3).contains(&self.network.zones) {
-            return Some(("network.zones", format!("{} is not 2 or 3", self.network.zones)));
-        }
-        if !self.kafka.version.ends_with(".kraft") {
-            return Some((
-                "kafka.version",
-                format!("`{}` is not a KRaft version such as 3.9.x.kraft", self.kafka.version),
-            ));
-        }
-        for (key, cidr) in
-            self.cluster.public_access_cidrs.iter().map(|cidr| ("cluster.public_access_cidrs", cidr))
-        {
-            if let Err(error) = cidr.parse::<Block>() {
-                return Some((key, error.to_string()));
-            }
-        }
-        let numbers: [(&'static str, f64, f64, f64); 11] = [
-            ("log_retention_days", f64::from(self.log_retention_days), 1.0, 3653.0),
-            ("kafka.brokers_per_zone", f64::from(self.kafka.brokers_per_zone), 1.0, 10.0),
-            ("trades.messages_per_second", trades.messages_per_second, 0.0, 100_000.0),
-            ("trades.peak_messages_per_second", trades.peak_messages_per_second, 1.0, 100_000.0),
-            ("trades.message_bytes", f64::from(trades.message_bytes), 1.0, 1e6),
-            ("trades.retention_hours", f64::from(trades.retention_hours), 1.0, 8760.0),
-            ("trades.batch_size", f64::from(trades.batch_size), 1.0, 10_000.0),
-            ("trades.batch_timeout_seconds", trades.batch_timeout_seconds, 0.001, 60.0),
-            ("trades.batch_processing_seconds", trades.batch_processing_seconds, 0.0, 300.0),
-            ("trades.batches_in_flight", f64::from(trades.batches_in_flight), 1.0, 256.0),
-            ("trades.safety_factor", trades.safety_factor, 1.0, 10.0),
-        ];
-        numbers
-            .into_iter()
-            .find(|(_, value, least, most)| !(value >= least && value <= most))
-            .map(|(key, value, least, most)| (key, format!("{value} is not {least} to {most}")))
     }
 
     /// What happens to data with its stack.

@@ -261,13 +261,39 @@ fn a_wrong_environment_is_refused_with_file_line_key_and_the_nearest_right_one()
         ("3.9.x.kraft", "3.6.0", "kafka.version"),
         ("safety_factor = 1.2", "safety_factor = 0.5", "trades.safety_factor: 0.5 is not 1 to 10"),
         ("provider = \"aws\"", "provider = \"awss\"", "did you mean `aws`"),
+        ("eu-west-1", "eu-west-", "region: `eu-west-`"),
+        (
+            "brokers_per_zone = 1",
+            "replication_factor = 3\nbrokers_per_zone = 1",
+            "3 in 2 zones (network.zones)",
+        ),
+        ("min_capacity = 0.5", "min_capacity = 0", "database.min_capacity: 0 pauses an idle database"),
+        ("min_capacity = 0.5", "min_capacity = 0.7", "in steps of 0.5"),
+        ("min_capacity = 0.5", "min_capacity = 4", "0 to max_capacity 2"),
+        ("\"db.serverless\"", "\"db.t4g.medium\"", "`db.t4g.medium` has a fixed capacity"),
+        ("\"db.serverless\"", "\"db.serverles\"", "`db.serverles` is not one such as"),
+        ("instances = 1", "instances = 16", "database.instances: 16 is not 1 to 15"),
+        ("\"db.t4g.small\"", "\"cache.t4g.small\"", "cache.node_type: `cache.t4g.small`"),
+        ("write_seconds", "write_second", "did you mean `write_seconds`"),
+        ("write_seconds = 0.2", "write_seconds = 0", "ledger.write_seconds: 0 is not 0.001 to 60"),
+        ("batch_window_seconds = 1", "batch_window_seconds = 1.5", "neither at most 0.5 nor whole seconds"),
+        ("chunk_concurrency = 2", "chunk_concurrency = 3", "pool_limit is 2"),
+        ("fan_out = 2", "fan_out = 6", "lessons.fan_out: 6 is not 1 to 5"),
+        ("peak_records_per_second = 62.5", "peak_records_per_second = 6", "less than the average"),
+        (
+            "replicas_per_shard = 0",
+            "replicas_per_shard = 6",
+            "tags.override.replicas_per_shard: 6 is not 0 to 5",
+        ),
+        ("[tags.override]\nshards", "[tags.override]\nshard", "did you mean `shards`"),
+        ("expiry_seconds = 86400", "expiry_seconds = 1", "tags.expiry_seconds: 1 is not 60 to"),
     ] {
         let message = refused(|text| text.replacen(from, to, 1));
         assert!(message.contains(told), "{told}: {message}");
         let line: usize = message.split(':').nth(1).unwrap().parse().unwrap();
         let changed = text.replacen(from, to, 1);
         assert!(
-            changed.lines().nth(line - 1).unwrap().contains(to.lines().next().unwrap()),
+            changed.lines().nth(line - 1).is_some_and(|at| to.lines().any(|changed| at.contains(changed))),
             "line {line}: {message}"
         );
     }
@@ -288,4 +314,30 @@ fn a_service_level_that_cannot_be_met_is_refused() {
     environment.trades.overrides.partitions = Some(1);
     let message = render(&environment).unwrap_err().to_string();
     assert!(message.contains("consumers share 1 partitions"), "{message}");
+    let refused = |change: fn(&mut Environment)| {
+        let mut environment = self::environment("prod");
+        change(&mut environment);
+        platform::sizes(&environment).unwrap_err().to_string()
+    };
+    let pollers = refused(|environment| environment.ledger.overrides.event_pollers = Some(6));
+    assert_eq!(pollers, "environment prod: 6 pollers for 5 partitions; event_pollers is 1 to 5");
+    let producers = refused(|environment| environment.tags.producers = 2000);
+    assert!(producers.contains("exceed MSK's 3000 for IAM clients"), "{producers}");
+    let partitions = refused(|environment| environment.tags.partitions = 1000);
+    assert!(partitions.contains("exceed the 1000 that kafka.m7g.large should carry"), "{partitions}");
+}
+
+#[test]
+fn prod_is_sized_as_the_published_systems_say() {
+    let sizes = platform::sizes(&environment("prod")).unwrap();
+    let ledger = |name| sizes.ledger(name);
+    assert_eq!(
+        (ledger("partitions"), ledger("client_connections"), ledger("database_connections")),
+        (5, 10, 10)
+    );
+    let lessons = |name| sizes.lessons(name);
+    assert_eq!((lessons("input_shards"), lessons("read_units"), lessons("write_units")), (1, 500, 125));
+    let tags = |name| sizes.tags(name);
+    assert_eq!((tags("partitions"), tags("shards"), tags("workers")), (256, 3, 4));
+    assert_eq!(sizes.kafka("partition_replicas_per_broker"), 301, "the topics of all systems");
 }
