@@ -274,7 +274,7 @@ fn a_wrong_environment_is_refused_with_file_line_key_and_the_nearest_right_one()
         ("\"db.serverless\"", "\"db.serverles\"", "`db.serverles` is not one such as"),
         ("instances = 1", "instances = 16", "database.instances: 16 is not 1 to 15"),
         ("\"db.t4g.small\"", "\"cache.t4g.small\"", "cache.node_type: `cache.t4g.small`"),
-        ("write_seconds", "write_second", "did you mean `write_seconds`"),
+        ("write_seconds = 0.2", "write_second = 0.2", "did you mean `write_seconds`"),
         ("write_seconds = 0.2", "write_seconds = 0", "ledger.write_seconds: 0 is not 0.001 to 60"),
         ("batch_window_seconds = 1", "batch_window_seconds = 1.5", "neither at most 0.5 nor whole seconds"),
         ("chunk_concurrency = 2", "chunk_concurrency = 3", "pool_limit is 2"),
