@@ -21,15 +21,14 @@ pub(crate) struct ListArgs {
 pub(crate) fn run(arguments: &ListArgs, root: &Path) -> Result<ExitCode> {
     let environment = Environment::load(root, &arguments.env)?;
     if arguments.json {
-        let stacks: Vec<_> = platform::STACKS
-            .iter()
+        let stacks: Vec<_> = platform::stacks(&environment)
             .map(|stack| serde_json::json!({ "id": stack.id, "name": format!("{}-{}", environment.prefix, stack.id), "description": stack.description }))
             .collect();
         println!("{}", serde_json::to_string_pretty(&stacks)?);
     } else {
-        for stack in platform::STACKS {
+        for stack in platform::stacks(&environment) {
             println!(
-                "{:<10} {:<28} {}",
+                "{:<14} {:<32} {}",
                 stack.id,
                 format!("{}-{}", environment.prefix, stack.id),
                 stack.description

@@ -157,7 +157,8 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Excuses the resource from a check rule, with the reason.
+    /// Excuses the resource from a check rule, with the reason. A code of checkov (`CKV_…`) is written into the
+    /// template, where checkov looks for it.
     pub fn waive(&mut self, handle: &RawHandle, code: &str, reason: &str) {
         if let Some(node) = self.stack.node_mut(handle) {
             node.waivers.push(Waiver { code: code.to_owned(), reason: reason.to_owned() });

@@ -443,6 +443,16 @@ fn render_resource(
     let mut metadata: Map<String, Json> =
         node.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     metadata.insert("floodgate:path".to_owned(), node.path.clone().into());
+    // Other linters read their waivers from the template.
+    let skipped: Vec<Json> = node
+        .waivers
+        .iter()
+        .filter(|waiver| waiver.code.starts_with("CKV"))
+        .map(|waiver| serde_json::json!({ "id": waiver.code, "comment": waiver.reason }))
+        .collect();
+    if !skipped.is_empty() {
+        metadata.insert("checkov".to_owned(), serde_json::json!({ "skip": skipped }));
+    }
     json["Metadata"] = Json::Object(metadata);
     json
 }

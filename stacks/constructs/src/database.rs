@@ -160,8 +160,12 @@ impl Database {
                     .performance_insights_kms_key_id(as_text(&key.arn()))
                     .promotion_tier(i64::from(number)),
             );
-            // The cluster holds the data; an instance has none of its own.
             scope.removal(instance.raw(), Removal::Delete);
+            scope.waive(
+                instance.raw(),
+                "FG412",
+                "the data is the cluster's; an instance has none of its own",
+            );
             instances.push(instance);
         }
 

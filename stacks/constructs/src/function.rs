@@ -145,11 +145,13 @@ impl Function {
             statements,
         );
         if network.is_some() {
-            scope.waive(
-                role.raw(),
-                "FG402",
-                "EC2's actions on network interfaces take no resource that is known before Lambda makes them",
-            );
+            for code in ["FG402", "CKV_AWS_111"] {
+                scope.waive(
+                    role.raw(),
+                    code,
+                    "EC2's actions on network interfaces take no resource that is known before Lambda makes them",
+                );
+            }
         }
         let security_group = network.map(|network| {
             let group = network.security_group(
@@ -199,6 +201,23 @@ impl Function {
             );
         }
         let function = scope.add("Resource", function);
+        scope.waive(
+            function.raw(),
+            "CKV_AWS_173",
+            "variables name topics, tables and hosts; no secret is among them, and Lambda encrypts them at rest",
+        );
+        scope.waive(
+            function.raw(),
+            "CKV_AWS_116",
+            "failures go to the on-failure destination of the event source mapping or of asynchronous invocation",
+        );
+        if network.is_none() {
+            scope.waive(
+                function.raw(),
+                "CKV_AWS_117",
+                "it calls AWS APIs alone: a network of our own would add a path to fail and none to protect",
+            );
+        }
         Self { function, role, security_group }
     }
 

@@ -32,9 +32,7 @@ pub fn repository(
             .repository_name(repository_name)
             .image_tag_mutability(RepositoryImageTagMutability::Immutable)
             .image_scanning_configuration(RepositoryImageScanningConfiguration::new().scan_on_push(true))
-            .encryption_configuration(RepositoryEncryptionConfiguration::new(
-                RepositoryEncryptionType::Aes256,
-            ))
+            .encryption_configuration(RepositoryEncryptionConfiguration::new(RepositoryEncryptionType::Kms))
             .empty_on_delete(data == DataPolicy::Disposable)
             .lifecycle_policy(RepositoryLifecyclePolicy::new().lifecycle_policy_text(rule.to_string())),
     );

@@ -47,6 +47,28 @@ pub enum Data {
     Kept,
 }
 
+/// A system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    /// MSK to microbatch consumers on EKS.
+    Trades,
+    /// MSK to Lambda writers to RDS Proxy.
+    Ledger,
+    /// Kinesis to Lambda to DynamoDB to Kinesis.
+    Lessons,
+    /// MSK to MemoryDB.
+    Tags,
+}
+
+/// How releases get in.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    /// The repository whose workflows may deploy, as `OWNER/NAME`.
+    pub github_repository: String,
+}
+
 /// An environment.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +88,11 @@ pub struct Environment {
     pub data: Data,
     /// Days that logs are kept.
     pub log_retention_days: u32,
+    /// The systems that it has.
+    pub systems: Vec<System>,
+    /// How releases get in; without it the environment is deployed from wherever one signs in.
+    #[serde(default)]
+    pub delivery: Option<Delivery>,
     /// The network.
     pub network: Network,
     /// The Kafka cluster.
@@ -227,6 +254,12 @@ impl Environment {
             Some((key, message)) => Err(invalid(line_of_key(text, key), format!("{key}: {message}"))),
             None => Ok(environment),
         }
+    }
+
+    /// Whether it has a system.
+    #[must_use]
+    pub fn has(&self, system: System) -> bool {
+        self.systems.contains(&system)
     }
 
     /// What happens to data with its stack.

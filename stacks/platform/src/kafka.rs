@@ -24,7 +24,7 @@ pub const TRADES_TOPIC: &str = "trade-tx";
 pub const TRADES_DEAD_LETTER_TOPIC: &str = "trade-tx-dlq";
 
 /// How long dead letters are kept, in hours: two weeks to notice and repair.
-const DEAD_LETTER_RETENTION_HOURS: u64 = 14 * 24;
+pub(crate) const DEAD_LETTER_RETENTION_HOURS: u64 = 14 * 24;
 
 /// The cluster with its topics.
 #[derive(Clone, Debug)]

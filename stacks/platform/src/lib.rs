@@ -1,16 +1,22 @@
 //! Environment to stacks: one module a stack. Rendering is pure.
 
 pub mod cluster;
+pub mod delivery;
 pub mod environment;
 pub mod kafka;
+pub mod ledger;
+pub mod lessons;
 pub mod network;
+pub mod observability;
 mod sizes;
+pub mod tags;
 pub mod trades;
 
 pub use environment::{Environment, EnvironmentError, Provider};
 pub use sizes::{Sizes, sizes};
 
 use cfn::{App, AppProperties, Assembly};
+use environment::System;
 
 /// Why an environment cannot be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +37,17 @@ pub enum RenderError {
     Template(String),
 }
 
+/// What the systems' stacks build on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base<'a> {
+    pub(crate) environment: &'a Environment,
+    pub(crate) sizes: &'a Sizes,
+    pub(crate) network: &'a constructs::network::Network,
+    pub(crate) kafka: &'a kafka::Kafka,
+    pub(crate) cluster: &'a cluster::Cluster,
+    pub(crate) observability: &'a observability::Observability,
+}
+
 /// A stack, before it is rendered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StackDescription {
@@ -40,12 +57,30 @@ pub struct StackDescription {
     pub description: &'static str,
 }
 
-/// The stacks of every environment, in the order of deploying.
-pub const STACKS: [StackDescription; 4] = [
+/// The stacks of an environment, in the order of deploying.
+pub fn stacks(environment: &Environment) -> impl Iterator<Item = StackDescription> {
+    let has = |id: &str| match id {
+        "trades" => environment.has(System::Trades),
+        "ledger" => environment.has(System::Ledger),
+        "lessons" => environment.has(System::Lessons),
+        "tags" => environment.has(System::Tags),
+        "delivery" => environment.delivery.is_some(),
+        _ => true,
+    };
+    STACKS.into_iter().filter(move |stack| has(stack.id))
+}
+
+/// The stacks that an environment can have, in the order of deploying. It has those of its systems.
+pub const STACKS: [StackDescription; 9] = [
     StackDescription { id: "network", description: network::DESCRIPTION },
     StackDescription { id: "kafka", description: kafka::DESCRIPTION },
     StackDescription { id: "cluster", description: cluster::DESCRIPTION },
+    StackDescription { id: "observability", description: observability::DESCRIPTION },
     StackDescription { id: "trades", description: trades::DESCRIPTION },
+    StackDescription { id: "ledger", description: ledger::DESCRIPTION },
+    StackDescription { id: "lessons", description: lessons::DESCRIPTION },
+    StackDescription { id: "tags", description: tags::DESCRIPTION },
+    StackDescription { id: "delivery", description: delivery::DESCRIPTION },
 ];
 
 /// Renders an environment.
@@ -82,7 +117,31 @@ pub fn render_copies(environment: &Environment, copies: usize) -> Result<Assembl
         let network = network::add(&mut app, &id("network"), environment);
         let kafka = kafka::add(&mut app, &id("kafka"), environment, &sizes, &network);
         let cluster = cluster::add(&mut app, &id("cluster"), environment, &network);
-        trades::add(&mut app, &id("trades"), environment, &sizes, &kafka, &cluster, copy == 0)?;
+        let observability =
+            observability::add(&mut app, &id("observability"), environment, &kafka, sizes.kafka("brokers"));
+        let base = Base {
+            environment,
+            sizes: &sizes,
+            network: &network,
+            kafka: &kafka,
+            cluster: &cluster,
+            observability: &observability,
+        };
+        if environment.has(System::Trades) {
+            trades::add(&mut app, &id("trades"), &base, copy == 0)?;
+        }
+        if environment.has(System::Ledger) {
+            ledger::add(&mut app, &id("ledger"), &base);
+        }
+        if environment.has(System::Lessons) {
+            lessons::add(&mut app, &id("lessons"), &base);
+        }
+        if environment.has(System::Tags) {
+            tags::add(&mut app, &id("tags"), &base);
+        }
+        if let Some(delivery) = &environment.delivery {
+            delivery::add(&mut app, &id("delivery"), environment, delivery);
+        }
     }
     Ok(app.synth()?)
 }

@@ -14,7 +14,7 @@ pub const DESCRIPTION: &str = "VPC over two or three zones: subnets, NAT, endpoi
 /// Adds the stack.
 pub fn add(app: &mut App, id: &str, environment: &Environment) -> Network {
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
-    let network = Network::new(
+    Network::new(
         &mut stack.scope(),
         "Network",
         &NetworkProperties {
@@ -26,8 +26,7 @@ pub fn add(app: &mut App, id: &str, environment: &Environment) -> Network {
             flow_log_retention_days: environment.log_retention_days,
             data: environment.data_policy(),
         },
-    );
-    network
+    )
 }
 
 const FALLBACK: Block = Block::PRIVATE;

@@ -2,7 +2,7 @@
 
 use capacity::{CapacityError, Sizing, kafka::TopicLoad};
 
-use crate::{Environment, RenderError};
+use crate::{Environment, RenderError, environment::System};
 
 /// The derived sizes of an environment, by system.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,8 +109,9 @@ fn topics(environment: &Environment, trades: &Sizing, ledger: &Sizing, tags: &Si
         retention_hours: 0,
         clients: 0,
     };
-    vec![
-        TopicLoad {
+    let mut loads = Vec::new();
+    if environment.has(System::Trades) {
+        loads.push(TopicLoad {
             name: "trades",
             partitions: value(trades, "partitions"),
             bytes_per_second: level.messages_per_second.max(level.peak_messages_per_second / 2.0)
@@ -118,29 +119,38 @@ fn topics(environment: &Environment, trades: &Sizing, ledger: &Sizing, tags: &Si
             retention_hours: u64::from(level.retention_hours),
             // Consumers, the producer, and KEDA's operator.
             clients: value(trades, "consumers") + 2,
-        },
-        small("trades dead letters", DEAD_LETTER_PARTITIONS),
-        TopicLoad {
-            name: "ledger",
-            partitions: value(ledger, "partitions"),
-            bytes_per_second: environment.ledger.transactions_per_second
-                * f64::from(environment.ledger.record_bytes),
-            retention_hours: u64::from(environment.ledger.retention_hours),
-            // Pollers, the writers that produce dead letters, the one that publishes the mode, and the ingress.
-            clients: value(ledger, "event_pollers") + value(ledger, "function_concurrency") + 2,
-        },
-        small("ledger dead letters", DEAD_LETTER_PARTITIONS),
-        small("ledger control", CONTROL_PARTITIONS),
-        TopicLoad {
+        });
+        loads.push(small("trades dead letters", DEAD_LETTER_PARTITIONS));
+    }
+    if environment.has(System::Ledger) {
+        // Events come in at the source and go through the buffer, each with all partitions.
+        // Pollers, functions that produce, the one that publishes the mode, and the ingress: of both together.
+        let clients = value(ledger, "event_pollers") + value(ledger, "function_concurrency") + 2;
+        for (name, clients) in [("ledger source", clients), ("ledger buffer", 0)] {
+            loads.push(TopicLoad {
+                name,
+                partitions: value(ledger, "partitions"),
+                bytes_per_second: environment.ledger.transactions_per_second
+                    * f64::from(environment.ledger.record_bytes),
+                retention_hours: u64::from(environment.ledger.retention_hours),
+                clients,
+            });
+        }
+        loads.push(small("ledger dead letters", DEAD_LETTER_PARTITIONS));
+        loads.push(small("ledger control", CONTROL_PARTITIONS));
+    }
+    if environment.has(System::Tags) {
+        loads.push(TopicLoad {
             name: "tags",
             partitions: value(tags, "partitions"),
             bytes_per_second: environment.tags.messages_per_second
                 * f64::from(environment.tags.message_bytes),
             retention_hours: u64::from(environment.tags.retention_hours),
             clients: value(tags, "workers") + u64::from(environment.tags.producers),
-        },
-        small("tags dead letters", DEAD_LETTER_PARTITIONS),
-    ]
+        });
+        loads.push(small("tags dead letters", DEAD_LETTER_PARTITIONS));
+    }
+    loads
 }
 
 fn trades(environment: &Environment) -> Result<Sizing, CapacityError> {

@@ -12,7 +12,7 @@ use worker_contract::{
 };
 
 use crate::{
-    RenderError,
+    Base, RenderError,
     cluster::Cluster,
     environment::{Environment, Provider},
     kafka::{Kafka, TRADES_DEAD_LETTER_TOPIC, TRADES_TOPIC},
@@ -51,15 +51,8 @@ const DEPLOYMENT: &str = include_str!("../../../templates/kubernetes/worker.yaml
 /// # Errors
 ///
 /// When the manifests' template is wrong.
-pub fn add(
-    app: &mut App,
-    id: &str,
-    environment: &Environment,
-    sizes: &Sizes,
-    kafka: &Kafka,
-    cluster: &Cluster,
-    with_workloads: bool,
-) -> Result<(), RenderError> {
+pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, with_workloads: bool) -> Result<(), RenderError> {
+    let Base { environment, sizes, kafka, cluster, .. } = *base;
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let mut scope = stack.scope();
     cluster.kubernetes.pod_identity(

@@ -339,5 +339,5 @@ fn prod_is_sized_as_the_published_systems_say() {
     assert_eq!((lessons("input_shards"), lessons("read_units"), lessons("write_units")), (1, 500, 125));
     let tags = |name| sizes.tags(name);
     assert_eq!((tags("partitions"), tags("shards"), tags("workers")), (256, 3, 4));
-    assert_eq!(sizes.kafka("partition_replicas_per_broker"), 301, "the topics of all systems");
+    assert_eq!(sizes.kafka("partition_replicas_per_broker"), 306, "the topics of all systems");
 }

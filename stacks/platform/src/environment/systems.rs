@@ -126,6 +126,9 @@ pub struct Lessons {
     pub safety_factor: f64,
     /// Hours that records are kept in the streams.
     pub retention_hours: u32,
+    /// Tables are paid for by capacity, which follows the load, instead of by request.
+    #[serde(default)]
+    pub provisioned_capacity: bool,
     /// Derived figures that are set here instead.
     #[serde(default, rename = "override")]
     pub overrides: LessonsOverride,

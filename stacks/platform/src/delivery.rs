@@ -1,0 +1,255 @@
+//! How releases get in: the bucket of artifacts, the role of the pipeline (by OIDC), and the role that
+//! CloudFormation works with, which has just the actions that the rendered resource types need.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cfn::{App, Handle, Json, Scope, Value};
+use cfn_resources::iam::{ManagedPolicy, OidcProvider, Role};
+use constructs::{
+    bucket::PrivateBucket,
+    encryption,
+    iam::{self, Trust},
+    network::as_text,
+};
+use serde_json::json;
+
+use crate::{
+    environment::{Delivery, Environment},
+    network::stack_properties,
+};
+
+/// What the stack holds.
+pub const DESCRIPTION: &str = "Delivery: artifact bucket, roles of the pipeline and of CloudFormation";
+
+/// The identity provider of GitHub Actions.
+const GITHUB: &str = "token.actions.githubusercontent.com";
+
+/// IAM's limit of a managed policy, in characters without white space.
+const POLICY_CHARACTERS_MAX: usize = 6144;
+
+/// What a policy has beside its actions, in characters.
+const POLICY_FRAME_CHARACTERS: usize = 700;
+
+/// Adds the stack, after all whose types it looks at.
+pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delivery) {
+    let needed = needed_actions(&app.resource_types());
+    let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
+    let name = stack.name().to_owned();
+    let mut scope = stack.scope();
+    let data = environment.data_policy();
+    let key = encryption::key(&mut scope, "Key", &name, "Artifacts at rest", &[], data);
+    let artifacts = PrivateBucket::new(&mut scope, "Artifacts", &key, data);
+
+    let execution = execution_role(&mut scope, environment, &needed);
+    let provider = scope.add(
+        "GitHub",
+        OidcProvider::new().url(format!("https://{GITHUB}")).client_id_list(["sts.amazonaws.com"]),
+    );
+    let stacks = Value::sub(
+        &format!(
+            "arn:${{AWS::Partition}}:cloudformation:${{AWS::Region}}:${{AWS::AccountId}}:stack/{}-*/*",
+            environment.prefix
+        ),
+        [],
+    );
+    let repositories = Value::sub(
+        &format!(
+            "arn:${{AWS::Partition}}:ecr:${{AWS::Region}}:${{AWS::AccountId}}:repository/{}-*",
+            environment.prefix
+        ),
+        [],
+    );
+    let mut statements = vec![
+        iam::allow(
+            "Stacks",
+            &[
+                "cloudformation:CreateChangeSet",
+                "cloudformation:DeleteChangeSet",
+                "cloudformation:DeleteStack",
+                "cloudformation:DescribeChangeSet",
+                "cloudformation:DescribeStackEvents",
+                "cloudformation:DescribeStacks",
+                "cloudformation:ExecuteChangeSet",
+                "cloudformation:GetTemplate",
+                "cloudformation:ListStackResources",
+                "cloudformation:UpdateTerminationProtection",
+            ],
+            &[stacks],
+        ),
+        iam::allow("CloudFormationActs", &["iam:PassRole"], &[as_text(&execution.arn())]),
+        iam::allow(
+            "Images",
+            &[
+                "ecr:BatchCheckLayerAvailability",
+                "ecr:CompleteLayerUpload",
+                "ecr:DescribeImages",
+                "ecr:InitiateLayerUpload",
+                "ecr:PutImage",
+                "ecr:UploadLayerPart",
+            ],
+            &[repositories],
+        ),
+        iam::allow("SignIn", &["ecr:GetAuthorizationToken"], &[Value::Literal("*".to_owned())]),
+    ];
+    statements.extend(artifacts.grant_read_write("Artifacts"));
+    let trust = Trust::OpenIdConnect {
+        provider_arn: provider.arn(),
+        host: GITHUB,
+        audience: "sts.amazonaws.com",
+        subject: format!("repo:{}:environment:{}", delivery.github_repository, environment.name),
+    };
+    let pipeline =
+        iam::role(&mut scope, "Pipeline", "The pipeline deploys releases", &trust, &[], statements);
+    scope.waive(
+        pipeline.raw(),
+        "FG402",
+        "a registry token is of the account: ECR's action takes no resource",
+    );
+    scope.output::<String>(
+        "ArtifactBucket",
+        as_text(&artifacts.bucket.reference()),
+        "Where artifacts are published",
+    );
+    scope.output::<String>("PipelineRoleArn", pipeline.arn(), "The role that the pipeline assumes");
+    scope.output::<String>("ExecutionRoleArn", execution.arn(), "The role that CloudFormation works with");
+}
+
+/// Actions that resource schemas list for their handlers and that IAM does not have.
+const UNKNOWN_TO_IAM: [&str; 5] = [
+    "lambda:AssociateRuntimeAlias",
+    "memorydb:ModifyReplicationGroup",
+    "s3:GetObjectMetadata",
+    "s3:REST.PUT.OBJECT",
+    "vpc-lattice:DescribeServiceNetworkVpcEndpointAssociation",
+];
+
+/// The actions that CloudFormation's handlers of these types need, by service.
+fn needed_actions(types: &BTreeSet<&'static str>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for schema in types.iter().filter_map(|kind| cfn_resources::schema(kind)) {
+        for action in schema.handler_actions().into_values().flatten() {
+            let known = !UNKNOWN_TO_IAM.iter().any(|unknown| unknown.eq_ignore_ascii_case(&action));
+            if let Some((service, _)) = action.split_once(':').filter(|_| known) {
+                needed.entry(service.to_owned()).or_default().insert(action);
+            }
+        }
+    }
+    needed
+}
+
+/// The role that CloudFormation works with: policies of some services each, as many as IAM's limit of a
+/// policy's size asks for. What acts on roles and policies is bound to those of the environment, everything
+/// else to its region.
+fn execution_role(
+    scope: &mut Scope<'_>,
+    environment: &Environment,
+    needed: &BTreeMap<String, BTreeSet<String>>,
+) -> Handle<Role> {
+    let mut scope = scope.child("Execution");
+    let own = |kind: &str| {
+        Value::<String>::sub(
+            &format!("arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:{kind}/{}-*", environment.prefix),
+            [],
+        )
+    };
+    let mut policies = Vec::new();
+    for (number, actions) in groups(needed).into_iter().enumerate() {
+        let (identity, others): (Vec<&str>, Vec<&str>) =
+            actions.iter().copied().partition(|action| action.starts_with("iam:"));
+        let mut statements: Vec<Json> = Vec::new();
+        if !others.is_empty() {
+            let mut statement = iam::allow("Handlers", &others, &[Value::Literal("*".to_owned())]);
+            statement["Condition"] = json!({ "StringEquals": { "aws:RequestedRegion": environment.region } });
+            statements.push(statement);
+        }
+        if !identity.is_empty() {
+            let (linked, identity): (Vec<&str>, Vec<&str>) =
+                identity.into_iter().partition(|action| *action == "iam:CreateServiceLinkedRole");
+            let provider = Value::sub("arn:${AWS::Partition}:iam::${AWS::AccountId}:oidc-provider/*", []);
+            let own = [own("role"), own("policy"), provider];
+            statements.push(iam::allow("Identities", &identity, &own));
+            if !linked.is_empty() {
+                let services =
+                    Value::sub("arn:${AWS::Partition}:iam::${AWS::AccountId}:role/aws-service-role/*", []);
+                statements.push(iam::allow("ServiceRoles", &linked, &[services]));
+            }
+        }
+        let policy = scope.add(
+            &format!("Policy{}", number + 1),
+            ManagedPolicy::new(iam::document(statements))
+                .description("What CloudFormation's handlers of the rendered types need"),
+        );
+        scope.waive(
+            policy.raw(),
+            "FG402",
+            "CloudFormation names what it creates: the handlers' actions are bound by region and type, not by name",
+        );
+        policies.push(policy.reference());
+    }
+    let role = iam::role(
+        &mut scope,
+        "Role",
+        "CloudFormation works with it",
+        &Trust::service("cloudformation.amazonaws.com"),
+        &[],
+        Vec::new(),
+    );
+    if let Some(role) = scope.get_mut(&role) {
+        *role = role.clone().managed_policy_arns(policies);
+    }
+    role
+}
+
+/// The actions in groups that fit into a policy each; a service's actions stay together as far as they fit.
+fn groups(needed: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<&str>> {
+    let mut groups: Vec<Vec<&str>> = Vec::new();
+    let mut characters = POLICY_CHARACTERS_MAX;
+    for action in needed.values().flatten() {
+        let more = action.len() + 3;
+        if characters + more + POLICY_FRAME_CHARACTERS > POLICY_CHARACTERS_MAX {
+            groups.push(Vec::new());
+            characters = 0;
+        }
+        characters += more;
+        if let Some(last) = groups.last_mut() {
+            last.push(action);
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_has_what_the_types_need_and_nothing_else() {
+        let needed = needed_actions(&BTreeSet::from(["AWS::SQS::Queue"]));
+        assert_eq!(needed.keys().collect::<Vec<_>>(), ["sqs"]);
+        assert!(needed["sqs"].contains("sqs:CreateQueue") && !needed["sqs"].contains("sqs:SendMessage"));
+    }
+
+    #[test]
+    fn no_policy_is_larger_than_iam_takes() {
+        let all = BTreeSet::from([
+            "AWS::DynamoDB::Table",
+            "AWS::EC2::SecurityGroup",
+            "AWS::EC2::VPC",
+            "AWS::EKS::Cluster",
+            "AWS::Lambda::EventSourceMapping",
+            "AWS::Lambda::Function",
+            "AWS::MSK::Cluster",
+            "AWS::RDS::DBCluster",
+            "AWS::RDS::DBInstance",
+            "AWS::S3::Bucket",
+        ]);
+        let groups = needed_actions(&all);
+        let groups = super::groups(&groups);
+        assert!(groups.len() > 1);
+        for group in groups {
+            let text: usize = group.iter().map(|action| action.len() + 3).sum();
+            assert!(text + POLICY_FRAME_CHARACTERS <= POLICY_CHARACTERS_MAX, "{text}");
+            assert!(!group.is_empty());
+        }
+    }
+}

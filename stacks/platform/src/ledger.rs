@@ -1,0 +1,374 @@
+//! The ledger system: topics, the functions between them, the database behind its proxy, and the mode that
+//! slows the writer down before the database suffers.
+
+use std::collections::BTreeMap;
+
+use cfn::{App, Handle, Lookup, Property, Scope, Value, assembly::AssetKind};
+use cfn_resources::{
+    cloudwatch::{Alarm, AlarmStatistic, Dashboard},
+    events::{Rule, RuleDeadLetterConfig, RuleTarget},
+    ssm::{Parameter, ParameterType},
+};
+use constructs::{
+    alarm::{Limit, WithoutData},
+    database::{Database, DatabaseProperties},
+    function::{Function, FunctionProperties, KafkaSource},
+    iam,
+    kafka::{KafkaTopic, compacted, retained_for_hours},
+    needs::Needs,
+    network::{Network, as_text},
+    queue::DeadLetterQueue,
+};
+use serde_json::json;
+use worker_contract::{kafka as kafka_variables, ledger as variables};
+
+use crate::{
+    Base,
+    environment::Environment,
+    kafka::{DEAD_LETTER_RETENTION_HOURS, Kafka},
+    network::stack_properties,
+    observability::Observability,
+    sizes::{CONTROL_PARTITIONS, DEAD_LETTER_PARTITIONS, Sizes},
+};
+
+/// What the stack holds.
+pub const DESCRIPTION: &str = "Ledger: topics, functions, Aurora PostgreSQL behind RDS Proxy, the mode";
+
+/// Events as they come.
+pub const SOURCE_TOPIC: &str = "ledger-source";
+
+/// Events that are checked and keyed.
+pub const BUFFER_TOPIC: &str = "ledger-buffer";
+
+/// The mode.
+pub const CONTROL_TOPIC: &str = "ledger-control";
+
+/// Events that cannot be processed.
+pub const DEAD_LETTER_TOPIC: &str = "ledger-dlq";
+
+/// The functions' packages, which are the names of their assets as well.
+pub const FUNCTIONS: [&str; 3] = ["ledger-transform", "ledger-writer", "ledger-mode"];
+
+/// The database's user of the writer.
+const WRITER_USER: &str = "ledger_writer";
+
+/// Above this the database is under pressure, in percent.
+const CPU_PERCENT_MAX: f64 = 40.0;
+
+/// Sessions that the proxy cannot share, at most: the writer's statements pin none.
+const PINNED_SESSIONS_MAX: f64 = 5.0;
+
+struct Topics {
+    source: KafkaTopic,
+    buffer: KafkaTopic,
+    control: KafkaTopic,
+    dead_letters: KafkaTopic,
+}
+
+/// Adds the stack.
+pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
+    let Base { environment, sizes, network, kafka, observability, .. } = *base;
+    let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
+    let name = stack.name().to_owned();
+    let mut scope = stack.scope();
+    let topics = topics(&mut scope, environment, sizes, kafka);
+    let database = database(&mut scope, environment, sizes, network, &name);
+    let queue = DeadLetterQueue::new(&mut scope, "FailedBatches", environment.data_policy());
+    let alarms = pressure_alarms(&mut scope, sizes, &database, observability);
+    let mode = scope.add(
+        "Mode",
+        Parameter::new(ParameterType::String, "GREEN")
+            .name(format!("/{name}/mode"))
+            .description("How hard the writer may press: GREEN, YELLOW or RED")
+            .allowed_pattern("^(GREEN|YELLOW|RED)$"),
+    );
+
+    let brokers = scope.lookup::<String>(
+        "KafkaBootstrapServers",
+        Lookup::MskBootstrapBrokers {
+            cluster_arn: as_text(&kafka.cluster.arn()),
+            authentication: "iam".to_owned(),
+        },
+    );
+    let connected = || {
+        Needs::new()
+            .variable(kafka_variables::BOOTSTRAP_SERVERS, brokers.value())
+            .variable(kafka_variables::AUTHENTICATION, "msk-iam")
+    };
+    let figure = |name: &str| i64::try_from(sizes.ledger(name)).unwrap_or(i64::MAX);
+    let concurrency = figure("function_concurrency");
+    let properties =
+        |asset: &'static str, description: &'static str, timeout_seconds, concurrency| FunctionProperties {
+            asset,
+            description,
+            memory_mib: figure("function_memory_mib"),
+            timeout_seconds,
+            reserved_concurrency: Some(concurrency),
+            log_retention_days: environment.log_retention_days,
+            data: environment.data_policy(),
+        };
+
+    let needs = Function::needs_of_kafka_source(
+        connected()
+            .produces(&kafka.cluster, &topics.buffer)
+            .produces(&kafka.cluster, &topics.dead_letters)
+            .variable(variables::SOURCE_TOPIC, SOURCE_TOPIC)
+            .variable(variables::BUFFER_TOPIC, BUFFER_TOPIC)
+            .variable(variables::DEAD_LETTER_TOPIC, DEAD_LETTER_TOPIC),
+        &kafka.cluster,
+        &topics.source,
+        "ledger-transform",
+        &queue,
+    );
+    let transform = Function::new(
+        &mut scope,
+        "Transform",
+        &properties(FUNCTIONS[0], "Checks, normalises and keys ledger events", 60, concurrency),
+        Some(network),
+        &needs,
+    );
+    let needs = Function::needs_of_kafka_source(
+        connected()
+            .produces(&kafka.cluster, &topics.dead_letters)
+            .consumes(&kafka.cluster, &topics.control, "ledger-writer-mode")
+            .connects_to(database.peer())
+            .statements(database.grant_connect(WRITER_USER))
+            .statements(vec![iam::allow("ReadMode", &["ssm:GetParameter"], &[mode.arn()])])
+            .variable(variables::SOURCE_TOPIC, BUFFER_TOPIC)
+            .variable(variables::CONTROL_TOPIC, CONTROL_TOPIC)
+            .variable(variables::DEAD_LETTER_TOPIC, DEAD_LETTER_TOPIC)
+            .variable(variables::MODE_PARAMETER, mode.reference())
+            .variable(variables::DATABASE_HOST, database.proxy.endpoint())
+            .variable(variables::DATABASE_NAME, database.database())
+            .variable(variables::DATABASE_USER, WRITER_USER)
+            .variable(variables::DATABASE_CONNECTIONS, environment.ledger.pool_limit.to_string())
+            .variable(variables::CHUNK_RECORDS, environment.ledger.batch_records.to_string())
+            .variable(variables::CHUNK_CONCURRENCY, environment.ledger.chunk_concurrency.to_string()),
+        &kafka.cluster,
+        &topics.buffer,
+        "ledger-writer",
+        &queue,
+    );
+    let writer = Function::new(
+        &mut scope,
+        "Writer",
+        &properties(FUNCTIONS[1], "Writes ledger events to the database", 30, concurrency),
+        Some(network),
+        &needs,
+    );
+    let needs = connected()
+        .produces(&kafka.cluster, &topics.control)
+        .statements(queue.grant_send("SendDeadLetters"))
+        .statements(vec![
+            iam::allow("WriteMode", &["ssm:GetParameter", "ssm:PutParameter"], &[mode.arn()]),
+            iam::allow(
+                "ReadAlarms",
+                &["cloudwatch:DescribeAlarms"],
+                &alarms.iter().map(|alarm| as_text(&alarm.arn())).collect::<Vec<_>>(),
+            ),
+        ])
+        .variable(variables::CONTROL_TOPIC, CONTROL_TOPIC)
+        .variable(variables::MODE_PARAMETER, mode.reference())
+        .variable(
+            variables::MODE_ALARMS,
+            Value::join(",", alarms.iter().map(|alarm| alarm.reference()).collect::<Vec<Value<String>>>()),
+        );
+    let mode_function = Function::new(
+        &mut scope,
+        "ModeFunction",
+        &properties(FUNCTIONS[2], "Makes the mode of the alarms' states", 10, 1),
+        Some(network),
+        &needs,
+    );
+
+    let pollers = (1, figure("event_pollers"));
+    for (name, function, topic, group) in [
+        ("TransformSource", &transform, &topics.source, "ledger-transform"),
+        ("WriterSource", &writer, &topics.buffer, "ledger-writer"),
+    ] {
+        function.kafka_source(
+            &mut scope,
+            name,
+            &KafkaSource {
+                cluster: &kafka.cluster,
+                topic,
+                group,
+                batch_size: 100,
+                window_seconds: 1,
+                pollers,
+                on_failure: &queue,
+            },
+        );
+    }
+    mode_rule(&mut scope, &alarms, &mode_function, &queue);
+    function_alarms(
+        &mut scope,
+        observability,
+        &queue,
+        &[("Transform", &transform), ("Writer", &writer), ("ModeFunction", &mode_function)],
+    );
+    let body = json!({ "widgets": [
+        transform.widget("transform"), writer.widget("writer"), mode_function.widget("mode")
+    ] });
+    scope.add("Dashboard", Dashboard::new(Value::json_text(body)).dashboard_name(name));
+    for package in FUNCTIONS {
+        app.asset(package, AssetKind::Zip, package, None);
+    }
+}
+
+fn topics(scope: &mut Scope<'_>, environment: &Environment, sizes: &Sizes, kafka: &Kafka) -> Topics {
+    let mut scope = scope.child("Topics");
+    let partitions = i64::try_from(sizes.ledger("partitions")).unwrap_or(i64::MAX);
+    let retained = retained_for_hours(u64::from(environment.ledger.retention_hours));
+    let mut topic = |construct: &str, name: &str, partitions, settings: &BTreeMap<&str, String>| {
+        kafka.cluster.topic(&mut scope, construct, name, partitions, settings)
+    };
+    Topics {
+        source: topic("Source", SOURCE_TOPIC, partitions, &retained),
+        buffer: topic("Buffer", BUFFER_TOPIC, partitions, &retained),
+        // One partition: the mode has one order.
+        control: topic(
+            "Control",
+            CONTROL_TOPIC,
+            i64::try_from(CONTROL_PARTITIONS).unwrap_or(1),
+            &compacted(),
+        ),
+        dead_letters: topic(
+            "DeadLetters",
+            DEAD_LETTER_TOPIC,
+            i64::try_from(DEAD_LETTER_PARTITIONS).unwrap_or(1),
+            &retained_for_hours(DEAD_LETTER_RETENTION_HOURS),
+        ),
+    }
+}
+
+fn database(
+    scope: &mut Scope<'_>,
+    environment: &Environment,
+    sizes: &Sizes,
+    network: &Network,
+    name: &str,
+) -> Database {
+    let figure = |name: &str| i64::try_from(sizes.ledger(name)).unwrap_or(i64::MAX);
+    let level = &environment.database;
+    Database::new(
+        scope,
+        "Database",
+        network,
+        &[WRITER_USER],
+        &DatabaseProperties {
+            name: name.to_owned(),
+            database: "ledger".to_owned(),
+            engine_version: level.version.clone(),
+            instance_class: level.instance_class.clone(),
+            readers: level.instances.saturating_sub(1),
+            backup_retention_days: i64::from(level.backup_retention_days),
+            proxy_max_connections_percent: figure("proxy_max_connections_percent"),
+            proxy_max_idle_percent: figure("proxy_max_idle_percent"),
+            data: environment.data_policy(),
+        },
+    )
+}
+
+/// The alarms that the mode is made of.
+fn pressure_alarms(
+    scope: &mut Scope<'_>,
+    sizes: &Sizes,
+    database: &Database,
+    observability: &Observability,
+) -> Vec<Handle<Alarm>> {
+    let mut scope = scope.child("Pressure");
+    let limit =
+        |above, without_data| Limit { above, period_seconds: 60, periods: 1, periods_above: 1, without_data };
+    let alarms = &observability.alarms;
+    vec![
+        alarms.alarm(
+            &mut scope,
+            "Cpu",
+            "The database's processors are busy, whoever keeps them so",
+            &database.metric("CPUUtilization", AlarmStatistic::Average),
+            // The database tells this always: silence is unknown, and unknown slows the writer down.
+            &limit(CPU_PERCENT_MAX, WithoutData::IsUnknown),
+        ),
+        alarms.alarm(
+            &mut scope,
+            "ClientConnections",
+            "More clients at the proxy than the writer was sized for",
+            &database.proxy_metric("ClientConnections", AlarmStatistic::Maximum),
+            // An idle proxy tells nothing: that is well.
+            &limit(sizes.ledger("client_connections") as f64, WithoutData::IsWell),
+        ),
+        alarms.alarm(
+            &mut scope,
+            "DatabaseConnections",
+            "More connections of the proxy to the database than the writer was sized for",
+            &database.proxy_metric("DatabaseConnections", AlarmStatistic::Maximum),
+            &limit(sizes.ledger("database_connections") as f64, WithoutData::IsWell),
+        ),
+        alarms.alarm(
+            &mut scope,
+            "PinnedSessions",
+            "Sessions that the proxy cannot share: some client keeps state in them",
+            &database.proxy_metric("DatabaseConnectionsCurrentlySessionPinned", AlarmStatistic::Maximum),
+            &limit(PINNED_SESSIONS_MAX, WithoutData::IsWell),
+        ),
+    ]
+}
+
+/// Tells the mode function of changes of those alarms and of no others.
+fn mode_rule(scope: &mut Scope<'_>, alarms: &[Handle<Alarm>], function: &Function, queue: &DeadLetterQueue) {
+    let arns: Vec<_> = alarms.iter().map(|alarm| as_text(&alarm.arn()).to_json()).collect();
+    let rule = scope.add(
+        "ModeRule",
+        Rule::new()
+            .description("Alarms of the database's pressure change")
+            .event_pattern(json!({
+                "source": ["aws.cloudwatch"],
+                "detail-type": ["CloudWatch Alarm State Change"],
+                "resources": arns
+            }))
+            .targets([RuleTarget::new(as_text(&function.function.arn()), "mode")
+                .dead_letter_config(RuleDeadLetterConfig::new().arn(queue.queue.arn()))]),
+    );
+    function.invoked_by(scope, "ModeInvocation", "events.amazonaws.com", as_text(&rule.arn()), queue);
+}
+
+/// What every asynchronous function is watched for.
+pub(crate) fn function_alarms(
+    scope: &mut Scope<'_>,
+    observability: &Observability,
+    queue: &DeadLetterQueue,
+    functions: &[(&str, &Function)],
+) {
+    let mut scope = scope.child("Alarms");
+    let any = Limit {
+        above: 0.0,
+        period_seconds: 60,
+        periods: 5,
+        periods_above: 2,
+        without_data: WithoutData::IsWell,
+    };
+    observability.alarms.alarm(
+        &mut scope,
+        "DeadLetters",
+        "Batches were given up: they lie in the queue with where they came from",
+        &queue.messages(),
+        &Limit { periods: 1, periods_above: 1, ..any },
+    );
+    for (name, function) in functions {
+        observability.alarms.alarm(
+            &mut scope,
+            &format!("{name}Errors"),
+            "Invocations of the function fail",
+            &function.metric("Errors", AlarmStatistic::Sum),
+            &any,
+        );
+        observability.alarms.alarm(
+            &mut scope,
+            &format!("{name}Throttles"),
+            "Invocations of the function are turned away: its concurrency is used up",
+            &function.metric("Throttles", AlarmStatistic::Sum),
+            &any,
+        );
+    }
+}
