@@ -225,16 +225,34 @@ pub(crate) fn status(arguments: &ShowArgs, root: &Path) -> Result<ExitCode> {
 }
 
 fn show(arguments: &ShowArgs, root: &Path, what: &str) -> Result<ExitCode> {
-    synth::synth(root, &arguments.env, 1)?;
-    let target = Target::new(root, &arguments.env)?;
+    let mut command = reading(root, &arguments.env, arguments.json)?;
+    run_to_end(command.arg(what))
+}
+
+/// The engine's command for something that only reads what is deployed.
+fn reading(root: &Path, environment: &str, json: bool) -> Result<Command> {
+    synth::synth(root, environment, 1)?;
+    let target = Target::new(root, environment)?;
     let endpoint_url = target.endpoint_url(root);
     if target.is_local() && endpoint_url.is_none() {
         anyhow::bail!(
-            "the local environment does not run; `cargo xtask deploy --env {}` starts it",
-            arguments.env
+            "the local environment does not run; `cargo xtask deploy --env {environment}` starts it"
         );
     }
-    run_to_end(target.engine(root, endpoint_url.as_deref(), arguments.json).arg(what))
+    Ok(target.engine(root, endpoint_url.as_deref(), json))
+}
+
+/// Has the engine write the deployed templates and parameters to a directory of the form of an assembly's,
+/// and gives that.
+pub(crate) fn templates(root: &Path, environment: &str) -> Result<PathBuf> {
+    let directory = root.join("target/deployed").join(environment);
+    let mut command = reading(root, environment, false)?;
+    let code = run_to_end(command.arg("templates").arg("--to").arg(&directory))?;
+    anyhow::ensure!(
+        code == ExitCode::SUCCESS,
+        "what is deployed of {environment} could not be read; the reason is above"
+    );
+    Ok(directory)
 }
 
 pub(crate) fn logs(arguments: &LogsArgs, root: &Path) -> Result<ExitCode> {

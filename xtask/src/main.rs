@@ -7,6 +7,7 @@ mod capacity;
 mod check;
 mod codegen;
 mod deploy;
+mod diff;
 mod list;
 mod load;
 mod programs;
@@ -42,6 +43,8 @@ enum Command {
     Capacity(capacity::CapacityArgs),
     /// Build the workers' binaries
     Build(build::BuildArgs),
+    /// What sets an environment apart from what is deployed, an assembly or another environment
+    Diff(diff::DiffArgs),
     /// Build, render, check and deploy an environment, and wait until it works
     Deploy(deploy::DeployArgs),
     /// Take an environment down: workloads first, then stacks in reverse
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, &root),
         Command::Capacity(arguments) => capacity::run(&arguments, &root),
         Command::Build(arguments) => build::run(&arguments, &root),
+        Command::Diff(arguments) => diff::run(&arguments, &root),
         Command::Deploy(arguments) => deploy::deploy(&arguments, &root),
         Command::Teardown(arguments) => deploy::teardown(&arguments, &root),
         Command::Outputs(arguments) => deploy::outputs(&arguments, &root),

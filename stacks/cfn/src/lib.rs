@@ -19,6 +19,7 @@ pub mod assembly;
 pub mod assertions;
 mod canonical;
 pub mod check;
+pub mod diff;
 mod intrinsic;
 mod resource;
 pub mod schema;

@@ -70,6 +70,16 @@ impl TypeSchema {
         self.paths("createOnlyProperties")
     }
 
+    /// Property paths whose change may replace the resource; on what it depends, only the service's prose tells.
+    pub fn conditional_create_only(&self) -> impl Iterator<Item = &str> {
+        self.paths("conditionalCreateOnlyProperties").chain(self.paths("mayReplace"))
+    }
+
+    /// Property paths that together name a resource.
+    pub fn primary_identifier(&self) -> impl Iterator<Item = &str> {
+        self.paths("primaryIdentifier")
+    }
+
     /// Property paths that only the service sets.
     pub fn read_only(&self) -> impl Iterator<Item = &str> {
         self.paths("readOnlyProperties")
