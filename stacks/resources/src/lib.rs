@@ -117,61 +117,62 @@ impl Property for Tag {
 impl Literal for Tag {}
 
 /// The facts of a resource type (constraints, identifiers, what replaces it, the IAM actions of its
-/// handlers), if its service's feature is on. Only the type asked for is parsed.
+/// handlers), if its service's feature is on, or `facts`, which is for all of them without their types. Only the
+/// type asked for is parsed.
 #[must_use]
 pub fn schema(resource_type: &str) -> Option<cfn::schema::TypeSchema> {
     let facts = match resource_type.split("::").nth(1)? {
-        #[cfg(feature = "aps")]
+        #[cfg(any(feature = "aps", feature = "facts"))]
         "APS" => include_str!("../schemas/aps.json"),
-        #[cfg(feature = "applicationautoscaling")]
+        #[cfg(any(feature = "applicationautoscaling", feature = "facts"))]
         "ApplicationAutoScaling" => include_str!("../schemas/applicationautoscaling.json"),
-        #[cfg(feature = "autoscaling")]
+        #[cfg(any(feature = "autoscaling", feature = "facts"))]
         "AutoScaling" => include_str!("../schemas/autoscaling.json"),
-        #[cfg(feature = "cloudformation")]
+        #[cfg(any(feature = "cloudformation", feature = "facts"))]
         "CloudFormation" => include_str!("../schemas/cloudformation.json"),
-        #[cfg(feature = "cloudwatch")]
+        #[cfg(any(feature = "cloudwatch", feature = "facts"))]
         "CloudWatch" => include_str!("../schemas/cloudwatch.json"),
-        #[cfg(feature = "dynamodb")]
+        #[cfg(any(feature = "dynamodb", feature = "facts"))]
         "DynamoDB" => include_str!("../schemas/dynamodb.json"),
-        #[cfg(feature = "ec2")]
+        #[cfg(any(feature = "ec2", feature = "facts"))]
         "EC2" => include_str!("../schemas/ec2.json"),
-        #[cfg(feature = "ecr")]
+        #[cfg(any(feature = "ecr", feature = "facts"))]
         "ECR" => include_str!("../schemas/ecr.json"),
-        #[cfg(feature = "eks")]
+        #[cfg(any(feature = "eks", feature = "facts"))]
         "EKS" => include_str!("../schemas/eks.json"),
-        #[cfg(feature = "events")]
+        #[cfg(any(feature = "events", feature = "facts"))]
         "Events" => include_str!("../schemas/events.json"),
-        #[cfg(feature = "grafana")]
+        #[cfg(any(feature = "grafana", feature = "facts"))]
         "Grafana" => include_str!("../schemas/grafana.json"),
-        #[cfg(feature = "iam")]
+        #[cfg(any(feature = "iam", feature = "facts"))]
         "IAM" => include_str!("../schemas/iam.json"),
-        #[cfg(feature = "kms")]
+        #[cfg(any(feature = "kms", feature = "facts"))]
         "KMS" => include_str!("../schemas/kms.json"),
-        #[cfg(feature = "kinesis")]
+        #[cfg(any(feature = "kinesis", feature = "facts"))]
         "Kinesis" => include_str!("../schemas/kinesis.json"),
-        #[cfg(feature = "lambda")]
+        #[cfg(any(feature = "lambda", feature = "facts"))]
         "Lambda" => include_str!("../schemas/lambda.json"),
-        #[cfg(feature = "logs")]
+        #[cfg(any(feature = "logs", feature = "facts"))]
         "Logs" => include_str!("../schemas/logs.json"),
-        #[cfg(feature = "msk")]
+        #[cfg(any(feature = "msk", feature = "facts"))]
         "MSK" => include_str!("../schemas/msk.json"),
-        #[cfg(feature = "memorydb")]
+        #[cfg(any(feature = "memorydb", feature = "facts"))]
         "MemoryDB" => include_str!("../schemas/memorydb.json"),
-        #[cfg(feature = "pipes")]
+        #[cfg(any(feature = "pipes", feature = "facts"))]
         "Pipes" => include_str!("../schemas/pipes.json"),
-        #[cfg(feature = "rds")]
+        #[cfg(any(feature = "rds", feature = "facts"))]
         "RDS" => include_str!("../schemas/rds.json"),
-        #[cfg(feature = "s3")]
+        #[cfg(any(feature = "s3", feature = "facts"))]
         "S3" => include_str!("../schemas/s3.json"),
-        #[cfg(feature = "sns")]
+        #[cfg(any(feature = "sns", feature = "facts"))]
         "SNS" => include_str!("../schemas/sns.json"),
-        #[cfg(feature = "sqs")]
+        #[cfg(any(feature = "sqs", feature = "facts"))]
         "SQS" => include_str!("../schemas/sqs.json"),
-        #[cfg(feature = "ssm")]
+        #[cfg(any(feature = "ssm", feature = "facts"))]
         "SSM" => include_str!("../schemas/ssm.json"),
-        #[cfg(feature = "scheduler")]
+        #[cfg(any(feature = "scheduler", feature = "facts"))]
         "Scheduler" => include_str!("../schemas/scheduler.json"),
-        #[cfg(feature = "secretsmanager")]
+        #[cfg(any(feature = "secretsmanager", feature = "facts"))]
         "SecretsManager" => include_str!("../schemas/secretsmanager.json"),
         _ => return None,
     };

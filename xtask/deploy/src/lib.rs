@@ -2,6 +2,7 @@
 //! [`wiring`], on plain data; the rest carries it out.
 
 pub mod deploy;
+pub mod deployed;
 pub mod events;
 pub mod local;
 pub mod plan;

@@ -13,6 +13,7 @@ use cfn::assembly::Manifest;
 use clap::{Args, Parser, Subcommand};
 use deploy_engine::{
     deploy::{Deployment, lock},
+    deployed,
     local::LocalEnvironment,
     report::{Format, Reporter},
     sdk::told,
@@ -84,6 +85,12 @@ enum Command {
     Outputs,
     /// What is deployed and how it does.
     Status,
+    /// Write what is deployed to a directory of the form of an assembly's.
+    Templates {
+        /// The directory.
+        #[arg(long)]
+        to: PathBuf,
+    },
     /// The logs of a system's workloads.
     Logs {
         /// The system.
@@ -183,6 +190,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             } else {
                 println!("{}", status::table(&status));
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Templates { to } => {
+            deployed::write(&manifest, &clients.stacks, &to).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Logs { system, follow } => logs(&manifest, local.as_ref(), &system, follow).await,

@@ -108,6 +108,23 @@ impl Stacks {
         }))
     }
 
+    /// The template that a stack was last deployed with.
+    ///
+    /// # Errors
+    ///
+    /// What the SDK says, or that the template is no JSON, which this program always deploys.
+    pub async fn template(&self, name: &str) -> Result<Json> {
+        let answer = self
+            .client
+            .get_template()
+            .stack_name(name)
+            .send()
+            .await
+            .map_err(|error| told(error, &format!("cannot read the template of {name}")))?;
+        serde_json::from_str(answer.template_body().unwrap_or_default())
+            .with_context(|| format!("the template of {name} is no JSON: who else has deployed it?"))
+    }
+
     /// Creates a change set; `None` when there is nothing to change.
     ///
     /// # Errors

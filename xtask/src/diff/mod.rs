@@ -45,8 +45,7 @@ pub(crate) struct DiffArgs {
 pub(crate) fn run(arguments: &DiffArgs, root: &Path) -> Result<ExitCode> {
     let render =
         |name: &str| -> Result<Side> { Ok(platform::render(&Environment::load(root, name)?)?.into()) };
-    // Rendered first: what is wrong with the environment is said before anything is read or built. An assembly
-    // that stands where this one is written is read before.
+    // What is wrong with the environment is said before anything is read or built.
     let new = render(&arguments.env)?;
     let (old, title) = match &arguments.against {
         Some(against) => (against_side(root, against, &render)?, against.clone()),

@@ -144,15 +144,22 @@ fn of_resource(
                 }
                 say(CalloutKind::Replacement, told(replacement, holds_data));
                 if certain {
-                    let fixed = fixed_name(comparison, before, after, replacement);
+                    let fixed = fixed_name(comparison, before, after, &replacement.causes);
                     say(CalloutKind::Refused, fixed.into_iter().collect());
                 }
             }
         }
-        (Some(before), None) if holds_data => {
-            say(CalloutKind::DataAtRisk, data::lost_by_removal(before).into_iter().collect());
+        (Some(before), None) => {
+            if holds_data {
+                say(CalloutKind::DataAtRisk, data::lost_by_removal(before).into_iter().collect());
+            }
             if let Some(to) = &difference.counterpart {
-                say(CalloutKind::Renamed, vec![renaming(stack, to)]);
+                if holds_data {
+                    say(CalloutKind::Renamed, vec![renaming(stack, to)]);
+                }
+                let other = comparison.new.resource(&to.stack, &to.logical_id).unwrap_or(before);
+                let fixed = fixed_name(comparison, before, other, &BTreeSet::new());
+                say(CalloutKind::Refused, fixed.into_iter().collect());
             }
         }
         _ => {}
@@ -217,7 +224,10 @@ fn told(replacement: &Replacement, holds_data: bool) -> Vec<String> {
         })
         .collect();
     if holds_data {
-        lines.push("the new one begins without the data of the old one".to_owned());
+        lines.push(match replacement.certainty {
+            Certainty::Certain => "the new one begins without the data of the old one".to_owned(),
+            Certainty::Possible => "if so, the new one begins without the data of the old one".to_owned(),
+        });
     }
     lines
 }
@@ -232,11 +242,10 @@ fn fixed_name(
     comparison: &Comparison<'_>,
     before: &Json,
     after: &Json,
-    replacement: &Replacement,
+    causes: &BTreeSet<Cause>,
 ) -> Option<String> {
     let schema = comparison.schema(after)?;
-    let touched: BTreeSet<&str> = replacement
-        .causes
+    let touched: BTreeSet<&str> = causes
         .iter()
         .filter_map(|cause| match cause {
             Cause::Property { pointer }
@@ -260,9 +269,9 @@ fn fixed_name(
         let (was, is) = (properties(before).get(name), properties(after).get(name));
         !touched.contains(name.as_str()) && matches!((was, is), (Some(was), Some(is)) if same(was, is))
     };
-    identifier.iter().all(stays).then(|| {
+    (!identifier.is_empty() && identifier.iter().all(stays)).then(|| {
         format!(
-            "it is replaced and keeps its name ({}), which the old one still has then; give it another name",
+            "the new one would have the name of the old one ({}), which is still there when it is created; give it another name",
             identifier.join(", ")
         )
     })
