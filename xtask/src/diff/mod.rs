@@ -2,7 +2,11 @@
 
 mod text;
 
-use std::{io::IsTerminal, path::Path, process::ExitCode};
+use std::{
+    io::{ErrorKind, IsTerminal, Write as _},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail};
 use cfn::diff::{Side, diff};
@@ -13,20 +17,22 @@ use crate::deploy;
 /// The exit code of `--exit-code` where there are differences.
 const DIFFERENT: u8 = 3;
 
-/// What sets the rendered environment apart from what is deployed, from another assembly or from another environment:
-/// stack by stack, resource by resource, property by property.
-///
-/// What wants a second look comes first: data at risk, what CloudFormation will refuse, replacements (also those
-/// that others bring about), more access, more of the network. Without --against it reads the deployed templates
-/// and parameters from CloudFormation and changes nothing there.
-///
-/// Exit codes: 0, also where there are differences; with --exit-code 3 where there are; 1 failed; 2 wrong usage.
-///
-/// Examples:
-///   cargo xtask diff --env dev
-///   cargo xtask diff --env prod --against staging
-///   cargo xtask diff --env prod --against target/assembly/prod --json --exit-code
+/// What `--help` adds.
+const MORE: &str = "\
+Stack by stack, resource by resource, property by property. What wants a second look comes first: data at risk, what
+CloudFormation will refuse, replacements (also those that others bring about), more access, more of the network.
+Without --against it reads the deployed templates and parameters from CloudFormation, and changes nothing there.
+
+Exit codes: 0, also where there are differences; with --exit-code 3 where there are; 1 failed; 2 wrong usage.
+
+Examples:
+  cargo xtask diff --env dev
+  cargo xtask diff --env prod --against staging
+  cargo xtask diff --env prod --against target/assembly/prod --json --exit-code";
+
+/// What sets the rendered environment apart from what is deployed, from another assembly or from another environment.
 #[derive(Debug, clap::Args)]
+#[command(after_help = MORE)]
 pub(crate) struct DiffArgs {
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]
@@ -59,17 +65,25 @@ pub(crate) fn run(arguments: &DiffArgs, root: &Path) -> Result<ExitCode> {
             "deployed": arguments.against.is_none(),
             "difference": difference,
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        say(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
     } else {
         let colour = std::io::stdout().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        print!("{}", text::render(&difference, &title, &arguments.env, colour));
+        say(&text::render(&difference, &title, &arguments.env, colour))?;
     }
     Ok(if arguments.exit_code && !difference.is_empty() {
         ExitCode::from(DIFFERENT)
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Prints. A reader that has seen enough, such as `head`, is no failure.
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("cannot print"),
+    }
 }
 
 /// A directory that holds an assembly, or an environment by name.

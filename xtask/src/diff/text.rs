@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 use cfn::{
     Json,
     diff::{
-        Certainty, Change, Counts, Difference, PropertyChange, ResourceDifference, StackDifference,
-        ValueChange,
+        CalloutKind, Certainty, Change, Counts, Difference, PropertyChange, ResourceDifference,
+        StackDifference, ValueChange,
     },
     to_canonical_bytes,
 };
@@ -56,6 +56,12 @@ fn write(out: &mut String, difference: &Difference, from: &str, to: &str, painte
         return writeln!(out, "no differences: {to} is as {from}");
     }
     writeln!(out, "{}", painter.paint(Colour::Bold, format!("from {from} to {to}")))?;
+    if difference.manifest.iter().any(|change| change.pointer == "/environment") {
+        writeln!(
+            out,
+            "these are two environments; what is told is how it would be to deploy one over the other"
+        )?;
+    }
     callouts(out, difference, painter)?;
     for stack in &difference.stacks {
         writeln!(out)?;
@@ -78,11 +84,23 @@ fn write(out: &mut String, difference: &Difference, from: &str, to: &str, painte
 
 fn callouts(out: &mut String, difference: &Difference, painter: &Painter) -> fmt::Result {
     let mut last = None;
+    let mut following: Vec<String> = Vec::new();
     for callout in &difference.callouts {
+        if last == Some(CalloutKind::Replacement) && callout.kind != CalloutKind::Replacement {
+            follow(out, &following)?;
+        }
         if last != Some(callout.kind) {
             let title = format!("! {}", callout.kind.words());
             writeln!(out, "\n{}", painter.paint(Colour::Magenta, title))?;
             last = Some(callout.kind);
+        }
+        if callout.follows {
+            following.push(format!(
+                "{}/{}",
+                callout.stack,
+                callout.logical_id.as_deref().unwrap_or_default()
+            ));
+            continue;
         }
         let place = match (&callout.logical_id, &callout.resource_type) {
             (Some(id), Some(kind)) => {
@@ -96,7 +114,15 @@ fn callouts(out: &mut String, difference: &Difference, painter: &Painter) -> fmt
             writeln!(out, "      {message}")?;
         }
     }
-    Ok(())
+    if last == Some(CalloutKind::Replacement) { follow(out, &following) } else { Ok(()) }
+}
+
+/// Resources that are replaced because others are, which say why.
+fn follow(out: &mut String, resources: &[String]) -> fmt::Result {
+    if resources.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "  and what is made with these: {}", resources.join(", "))
 }
 
 fn stack(out: &mut String, stack: &StackDifference, painter: &Painter) -> fmt::Result {

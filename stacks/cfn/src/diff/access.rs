@@ -282,9 +282,11 @@ fn matches(pattern: &str, asked: &str) -> bool {
 }
 
 /// Lists whose elements give somebody more, and how to say so.
-const ATTACHED: [(&str, &str, &str); 5] = [
+const ATTACHED: [(&str, &str, &str); 7] = [
     ("", "ManagedPolicyArns", "attaches the managed policy"),
     ("AWS::EKS::AccessEntry", "AccessPolicies", "attaches the cluster access policy"),
+    ("AWS::EKS::AccessEntry", "KubernetesGroups", "joins the Kubernetes group"),
+    ("AWS::EKS::PodIdentityAssociation", "RoleArn", "gives pods the role"),
     ("AWS::IAM", "Roles", "is attached to the role"),
     ("AWS::IAM", "Users", "is attached to the user"),
     ("AWS::IAM", "Groups", "is attached to the group"),

@@ -63,6 +63,9 @@ pub struct Callout {
     pub resource_type: Option<String>,
     /// The construct's path, where the template tells it.
     pub path: Option<String>,
+    /// Of a replacement: whether it holds no data and only follows from others. Where a network is replaced,
+    /// that is most of it.
+    pub follows: bool,
     /// What it is, a line each.
     pub messages: Vec<String>,
 }
@@ -80,6 +83,7 @@ pub(super) fn find(comparison: &Comparison<'_>, stacks: &[StackDifference]) -> V
                 logical_id: None,
                 resource_type: None,
                 path: None,
+                follows: false,
                 messages: vec!["its termination protection is turned off".to_owned()],
             });
         }
@@ -177,9 +181,13 @@ fn of_resource(
     let mut open = network::opened(&difference.logical_id, kind(resource), is, ingress);
     open.extend(network::exposed(kind(resource), &was, is));
     say(CalloutKind::NetworkBroadened, open);
+    let brought_about = difference.replacement.as_ref().is_some_and(|replacement| {
+        replacement.causes.iter().all(|cause| matches!(cause, Cause::Reference { .. }))
+    });
     messages
         .into_iter()
         .map(|(kind, messages)| Callout {
+            follows: kind == CalloutKind::Replacement && brought_about && !holds_data,
             kind,
             stack: stack.to_owned(),
             logical_id: Some(difference.logical_id.clone()),
