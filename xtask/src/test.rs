@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::{codegen, programs, synth, tidy};
 
 /// Everything that must pass before a change lands: formatting, lints, generated code, the house, all tests on
-/// the real local parts, and cfn-lint over every template.
+/// the real local parts, and cfn-lint and checkov over every template.
 ///
 /// The parts that tests need are installed below target; nothing is skipped in silence.
 ///
@@ -20,20 +20,21 @@ use crate::{codegen, programs, synth, tidy};
 ///   cargo xtask test --step tests
 #[derive(Debug, clap::Args)]
 pub(crate) struct TestArgs {
-    /// Run this step alone: format, lints, codegen, tidy, tests, cfn-lint.
+    /// Run this step alone: format, lints, codegen, tidy, tests, cfn-lint, checkov.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(STEPS.map(|(name, _)| name)))]
     step: Option<String>,
 }
 
 type Step = fn(&Path) -> Result<()>;
 
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 7] = [
     ("format", format),
     ("codegen", codegen_check),
     ("tidy", house),
     ("lints", lints),
     ("tests", tests),
     ("cfn-lint", cfn_lint),
+    ("checkov", checkov),
 ];
 
 pub(crate) fn run(arguments: &TestArgs, root: &Path) -> Result<ExitCode> {
@@ -104,9 +105,54 @@ fn tests(root: &Path) -> Result<()> {
     )
 }
 
-/// cfn-lint, at the version and hashes of `xtask/tools/requirements.txt`, over every template.
+/// cfn-lint over every template: no error and no warning.
 fn cfn_lint(root: &Path) -> Result<()> {
-    let tool = install_tool(root)?;
+    let tool = install_tool(root, "cfn-lint")?;
+    for (environment, templates) in rendered(root)? {
+        // Exit codes: 2 an error, 4 a warning, 8 an information, or sums of them.
+        let output =
+            Command::new(&tool).args(["--non-zero-exit-code", "warning"]).args(&templates).output()?;
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        if !output.status.success() {
+            bail!(
+                "cfn-lint finds errors or warnings in {environment}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        println!("cfn-lint: no error and no warning in the {} templates of {environment}", templates.len());
+    }
+    Ok(())
+}
+
+/// checkov over every template: nothing but what is waived in code with a reason.
+fn checkov(root: &Path) -> Result<()> {
+    let tool = install_tool(root, "checkov")?;
+    for (environment, templates) in rendered(root)? {
+        let mut command = Command::new(&tool);
+        command.args(["--framework", "cloudformation", "--skip-download", "--compact", "--quiet"]);
+        for template in &templates {
+            command.arg("--file").arg(template);
+        }
+        let output = command.output()?;
+        let told = String::from_utf8_lossy(&output.stdout);
+        // Without this line nothing was looked at.
+        let Some(figures) = told.lines().find(|line| line.starts_with("Passed checks:")) else {
+            bail!(
+                "checkov looked at nothing in {environment}: {told}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        if !output.status.success() {
+            bail!("checkov finds in {environment}:\n{told}");
+        }
+        println!("checkov: {environment}: {figures}");
+    }
+    Ok(())
+}
+
+/// The templates of every environment.
+fn rendered(root: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
+    let mut all = Vec::new();
     for environment in platform::Environment::names(root)? {
         synth::synth(root, &environment, 1)?;
         let directory = synth::directory(root, &environment);
@@ -115,27 +161,24 @@ fn cfn_lint(root: &Path) -> Result<()> {
             .filter(|path| path.to_string_lossy().ends_with(".template.json"))
             .collect();
         anyhow::ensure!(!templates.is_empty(), "{environment} rendered no template");
-        // Exit codes: 2 an error, 4 a warning, 8 an information, or sums of them. Errors fail.
-        let output = Command::new(&tool).args(["--non-zero-exit-code", "error"]).args(&templates).output()?;
-        print!("{}", String::from_utf8_lossy(&output.stdout));
-        if !output.status.success() {
-            bail!("cfn-lint finds errors in {environment}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        println!("cfn-lint: no error in the {} templates of {environment}", templates.len());
+        all.push((environment, templates));
     }
-    Ok(())
+    Ok(all)
 }
 
-fn install_tool(root: &Path) -> Result<PathBuf> {
-    let requirements = root.join("xtask/tools/requirements.txt");
-    let place = programs::target_directory(root).join("test-tools");
-    let pins = std::fs::read_to_string(&requirements)?;
+/// Installs a tool at the versions and hashes of `xtask/tools/NAME.txt`, in a Python environment of its own:
+/// two linters need not agree on the versions of what they use.
+fn install_tool(root: &Path, name: &str) -> Result<PathBuf> {
+    let requirements = root.join("xtask/tools").join(name).with_extension("txt");
+    let place = programs::target_directory(root).join("test-tools").join(name);
+    let pins = std::fs::read_to_string(&requirements)
+        .with_context(|| format!("cannot read {}", requirements.display()))?;
     let stamp = place.join("installed-requirements.txt");
-    let tool = place.join("bin/cfn-lint");
+    let tool = place.join("bin").join(name);
     if tool.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == pins) {
         return Ok(tool);
     }
-    println!("installing cfn-lint");
+    println!("installing {name}");
     pass(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place), "python3 -m venv")?;
     pass(
         Command::new(place.join("bin/python"))
