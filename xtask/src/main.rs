@@ -6,6 +6,7 @@ mod build;
 mod capacity;
 mod check;
 mod codegen;
+mod cost;
 mod deploy;
 mod diff;
 mod list;
@@ -41,6 +42,8 @@ enum Command {
     Check(check::CheckArgs),
     /// The derived sizes of an environment, each with its formula
     Capacity(capacity::CapacityArgs),
+    /// What an environment would cost a month, idle and under load, and what moves that most
+    Cost(cost::CostArgs),
     /// Build the workers' binaries
     Build(build::BuildArgs),
     /// What sets an environment apart from what is deployed, an assembly or another environment
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Synth(arguments) => synth::run(&arguments, &root),
         Command::Check(arguments) => check::run(&arguments, &root),
         Command::Capacity(arguments) => capacity::run(&arguments, &root),
+        Command::Cost(arguments) => cost::run(&arguments, &root),
         Command::Build(arguments) => build::run(&arguments, &root),
         Command::Diff(arguments) => diff::run(&arguments, &root),
         Command::Deploy(arguments) => deploy::deploy(&arguments, &root),

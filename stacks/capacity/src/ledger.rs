@@ -48,6 +48,9 @@ pub struct Overrides {
 /// Bytes per second that one poller of an MSK event source carries: Lambda developer guide, provisioned mode.
 pub const POLLER_BYTES_PER_SECOND: f64 = 5e6;
 
+/// Batches that one poller has out at the same time: Lambda developer guide, provisioned mode.
+pub const POLLER_INVOCATIONS: u64 = 5;
+
 /// What a proxy may open is a multiple of what writers use: it spreads the limit over its own nodes, and opens
 /// connections to a new writer before it has closed those to the old one. AWS advises 30% more at least.
 const PROXY_RESERVE: u64 = 2;
@@ -132,15 +135,22 @@ pub fn size(level: &ServiceLevel<'_>) -> Result<Sizing, CapacityError> {
             "{concurrency} writers share {partitions} partitions and would be throttled; raise function_concurrency"
         )));
     }
+    let bytes = level.transactions_per_second * safety_factor * level.record_bytes as f64;
+    let (by_invocations, by_bytes) =
+        (partitions.div_ceil(POLLER_INVOCATIONS), ceil(bytes / POLLER_BYTES_PER_SECOND));
     let pollers = sizing.derive(
         "event_pollers",
         "pollers",
-        partitions,
+        by_invocations.max(by_bytes).clamp(1, partitions.max(1)),
         level.overrides.event_pollers,
-        format!("partitions {partitions}"),
-        "Lambda: each poller reads whole partitions, one beyond them idles; a poller carries up to 5 MB/s",
+        format!(
+            "min(partitions {partitions}, max(invocations {by_invocations} = ceil({partitions} / {POLLER_INVOCATIONS}), bytes {by_bytes} = ceil({bytes:.0} / 5,000,000)))"
+        ),
+        "Lambda, provisioned mode: a poller has 5 invocations out and carries 5 MB/s; one beyond the partitions idles",
     );
-    sizing.exhausted_at(pollers as f64 * POLLER_BYTES_PER_SECOND / level.record_bytes.max(1) as f64);
+    let by_invocations = (pollers * POLLER_INVOCATIONS) as f64 * per_partition;
+    let by_bytes = pollers as f64 * POLLER_BYTES_PER_SECOND / level.record_bytes.max(1) as f64;
+    sizing.exhausted_at(by_invocations.min(by_bytes));
     if pollers == 0 || pollers > partitions {
         return Err(CapacityError::new(format!(
             "{pollers} pollers for {partitions} partitions; event_pollers is 1 to {partitions}"
@@ -247,7 +257,7 @@ mod tests {
                 ("client_connections", 10),
                 ("database_connections", 10),
                 ("function_concurrency", 5),
-                ("event_pollers", 5),
+                ("event_pollers", 1),
                 ("proxy_max_connections_percent", 5),
                 ("proxy_max_idle_percent", 3),
                 ("function_memory_mib", 256),

@@ -1,11 +1,13 @@
 //! Pure arithmetic of partitions, connections and scaling: from a service level to the sizes of the
-//! infrastructure. Every figure tells its formula and where the formula or limit comes from.
+//! infrastructure and what they cost. Every figure tells its formula and where the formula or limit comes from.
 
+pub mod cost;
 pub mod database;
 mod figure;
 pub mod kafka;
 pub mod ledger;
 pub mod lessons;
+pub mod prices;
 pub mod tags;
 pub mod trades;
 
