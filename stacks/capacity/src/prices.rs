@@ -89,7 +89,7 @@ mod tests {
         assert!(prices.date.len() == 10 && prices.date.starts_with("20"));
         for (name, price) in &prices.price {
             assert!(price.source.len() > 5 && !price.unit.is_empty() && price.usd > 0.0, "{name}");
-            let doubtful = price.source.contains("memory;") || price.source.ends_with("from memory");
+            let doubtful = ["differ", "derived:", "lacking"].iter().any(|word| price.source.contains(word));
             assert!(!(price.verified && doubtful), "{name} is not verified");
         }
         assert!(prices.price.values().any(|price| !price.verified), "some are known to be doubtful");
