@@ -149,10 +149,10 @@ pub fn size(level: &ServiceLevel<'_>) -> Result<Sizing, CapacityError> {
     sizing.derive(
         "replicas_per_shard",
         "replicas",
-        level.zones.saturating_sub(1).clamp(1, 2),
+        level.zones.saturating_sub(1).min(1),
         level.overrides.replicas_per_shard,
-        format!("clamp(zones {} - 1, 1, 2)", level.zones),
-        "a copy in each zone: a lost zone costs no shard, and reads stay in the reader's zone",
+        format!("min(zones {} - 1, 1)", level.zones),
+        "MemoryDB keeps every write in a log over several zones; a replica in another zone takes over in seconds",
     );
     let by_rate = ceil(peak / level.worker_messages_per_second);
     let workers = sizing.derive(
@@ -241,7 +241,7 @@ mod tests {
                 // 10 million x (512 + 48 + 72 + (2 x 160 + 16 x 544) / 16) = 11.96 GB.
                 ("memory_gib", 12),
                 ("shards", 3),
-                ("replicas_per_shard", 2),
+                ("replicas_per_shard", 1),
                 ("workers", 4),
             ]
         );
@@ -260,6 +260,18 @@ mod tests {
     fn memory_decides_where_it_is_the_tightest() {
         let small = ServiceLevel { node_type: "db.t4g.small", ..SEED };
         assert_eq!(value(&size(&small).unwrap(), "shards"), 12, "12 GiB over 1.03 GiB");
+    }
+
+    #[test]
+    fn memory_breaks_only_while_the_rate_decides_how_many_objects_live() {
+        // A day's objects of 1,000 messages/s are 86.4 million, of 10,000 million that there may be.
+        let many = ServiceLevel { objects: 10_000_000_000, ..SEED };
+        let sizing = size(&many).unwrap();
+        assert_eq!((value(&sizing, "memory_gib"), value(&sizing, "shards")), (97, 10));
+        let shards = sizing.get("shards").unwrap().exhausted_at.unwrap();
+        assert!((1300.0..1400.0).contains(&shards), "130.7 GiB are full at {shards} messages/s");
+        let few = size(&SEED).unwrap();
+        assert_eq!(few.get("shards").unwrap().exhausted_at, Some(30_000.0), "all objects live already");
     }
 
     #[test]

@@ -341,3 +341,25 @@ fn prod_is_sized_as_the_published_systems_say() {
     assert_eq!((tags("partitions"), tags("shards"), tags("workers")), (256, 3, 4));
     assert_eq!(sizes.kafka("partition_replicas_per_broker"), 306, "the topics of all systems");
 }
+
+#[test]
+fn what_an_environment_overrides_is_used_and_said() {
+    let path = workspace().join("environments/dev.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let text = format!(
+        "{text}\n[ledger.override]\npartitions = 8\nfunction_memory_mib = 1024\n\n[lessons.override]\ninput_shards = 3\n"
+    );
+    let environment = Environment::parse("dev", "environments/dev.toml", &text).unwrap();
+    let sizes = platform::sizes(&environment).unwrap();
+    assert_eq!((sizes.ledger("partitions"), sizes.ledger("function_memory_mib")), (8, 1024));
+    assert_eq!(sizes.ledger("client_connections"), 16, "what follows from it follows the override");
+    assert_eq!((sizes.lessons("input_shards"), sizes.tags("shards")), (3, 1));
+    for (sizing, name) in
+        [(&sizes.ledger, "partitions"), (&sizes.lessons, "input_shards"), (&sizes.tags, "shards")]
+    {
+        assert!(sizing.get(name).unwrap().is_overridden(), "{name}");
+    }
+    let plain = platform::sizes(&self::environment("dev")).unwrap();
+    let replicas = |sizes: &platform::Sizes| sizes.kafka("partition_replicas_per_broker");
+    assert_eq!(replicas(&sizes) - replicas(&plain), 7, "the cluster carries the partitions that are used");
+}
