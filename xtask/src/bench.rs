@@ -11,12 +11,15 @@ use clap::Subcommand;
 
 use crate::programs;
 
+/// Measure, and compare.
+///
 /// Measure, and compare. Absolute times differ between machines; ratios within one run do not.
 ///
 /// Examples:
 ///   cargo xtask bench synth
 ///   cargo xtask bench consumer
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     what: What,

@@ -12,6 +12,7 @@ use crate::programs::{WORKERS, build};
 ///
 /// Example: cargo xtask build trade-consumer --release
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct BuildArgs {
     /// The workers; all when none is named.
     apps: Vec<String>,

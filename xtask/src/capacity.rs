@@ -6,11 +6,14 @@ use ::capacity::{BreakingPoint, Load, Sizing};
 use anyhow::Result;
 use platform::Environment;
 
+/// The derived sizes of an environment, each with its formula.
+///
 /// The derived sizes of an environment: partitions, consumers, brokers, shards, storage, connections, each with its
 /// formula, where that comes from, and up to which load it lasts; and of each system what breaks first.
 ///
 /// Example: cargo xtask capacity --env prod
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct CapacityArgs {
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]

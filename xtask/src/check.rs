@@ -9,11 +9,14 @@ use cfn::{
 };
 use platform::Environment;
 
+/// Check what an environment renders, offline.
+///
 /// Check what an environment renders, offline: property schemas, CloudFormation's limits, references, and the
 /// platform's policies. Each finding has a code, the construct, the source and what to do.
 ///
 /// Example: cargo xtask check --env prod
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct CheckArgs {
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]

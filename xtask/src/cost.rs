@@ -9,11 +9,14 @@ use ::capacity::{
 use anyhow::{Context, Result};
 use platform::{Environment, Provider, Sizes};
 
+/// What an environment would cost a month, idle and under load, and what moves that most.
+///
 /// What an environment would cost a month, idle and under its service level's load: quantities from its sizes, times
 /// the prices of stacks/capacity/prices.toml, with the assumptions and with what moves the sum most.
 ///
 /// Example: cargo xtask cost --env prod --system ledger
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct CostArgs {
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]

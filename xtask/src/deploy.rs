@@ -25,6 +25,7 @@ use crate::{
 ///   cargo xtask deploy --env local
 ///   cargo xtask deploy --env dev --stack network
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct DeployArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
@@ -46,12 +47,15 @@ pub(crate) struct DeployArgs {
     json: bool,
 }
 
+/// Take an environment down: workloads first, then stacks in reverse.
+///
 /// Take an environment down: workloads first, then stacks in reverse. What holds data and is kept is listed.
 ///
 /// It can be run again after any failure. With `--env local` nothing of it is left running.
 ///
 /// Example: cargo xtask teardown --env local
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct TeardownArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
@@ -84,6 +88,7 @@ pub(crate) struct ShowArgs {
 ///
 /// Example: cargo xtask logs trades --follow
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct LogsArgs {
     /// The system, or one of its workloads.
     system: String,

@@ -9,6 +9,7 @@ use platform::Environment;
 ///
 /// Example: cargo xtask list --env dev
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct ListArgs {
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]

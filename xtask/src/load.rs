@@ -18,6 +18,8 @@ use crate::{programs, synth};
 /// How long the consumer may take to catch up after the load.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Traffic into a system.
+///
 /// Traffic into a system: raises the rate of its producer for a while, shows how the consumer follows, puts
 /// the rate back and waits until the lag is gone.
 ///
@@ -25,6 +27,7 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(300);
 ///
 /// Example: cargo xtask load trades --rate 1000 --for 60s
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct LoadArgs {
     /// The system.
     system: String,

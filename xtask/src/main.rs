@@ -34,39 +34,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The stacks of an environment, in the order of deploying
     List(list::ListArgs),
-    /// Render an environment to target/assembly/ENV
     Synth(synth::SynthArgs),
-    /// Check what an environment renders, offline
     Check(check::CheckArgs),
-    /// The derived sizes of an environment, each with its formula
     Capacity(capacity::CapacityArgs),
-    /// What an environment would cost a month, idle and under load, and what moves that most
     Cost(cost::CostArgs),
-    /// Build the workers' binaries
     Build(build::BuildArgs),
-    /// What sets an environment apart from what is deployed, an assembly or another environment
     Diff(diff::DiffArgs),
-    /// Build, render, check and deploy an environment, and wait until it works
     Deploy(deploy::DeployArgs),
-    /// Take an environment down: workloads first, then stacks in reverse
     Teardown(deploy::TeardownArgs),
-    /// The outputs of the deployed stacks
+    /// The outputs of the deployed stacks.
+    #[command(verbatim_doc_comment, after_help = "Example: cargo xtask outputs --env local --json")]
     Outputs(deploy::ShowArgs),
-    /// What is deployed and how it does
+    /// What is deployed and how it does.
+    #[command(verbatim_doc_comment, after_help = "Example: cargo xtask status --env local --json")]
     Status(deploy::ShowArgs),
-    /// The logs of a system's workloads
     Logs(deploy::LogsArgs),
-    /// Traffic into a system
     Load(load::LoadArgs),
-    /// Generate the typed CloudFormation vocabulary from the resource schemas
     Codegen(codegen::CodegenArgs),
-    /// Everything that must pass before a change lands
     Test(test::TestArgs),
-    /// Measure, and compare
     Bench(bench::BenchArgs),
-    /// Check the house: layout, dependencies, lints, documentation
+    /// Check the house: layout, dependencies, lints, documentation.
+    #[command(verbatim_doc_comment, after_help = "Example: cargo xtask tidy")]
     Tidy,
 }
 
@@ -112,8 +101,23 @@ mod tests {
     fn every_command_teaches() {
         for command in Cli::command().get_subcommands() {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-            assert!(about.len() > 15, "{} has no help", command.get_name());
+            assert!(about.len() > 15 && !about.contains('\n'), "{}: {about}", command.get_name());
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("cargo xtask "), "{} shows no example:\n{help}", command.get_name());
         }
+    }
+
+    #[test]
+    fn the_help_reads_well() {
+        let mut help = Cli::command().render_long_help().to_string();
+        for name in ["deploy", "diff", "load"] {
+            let mut cli = Cli::command();
+            cli.build();
+            if let Some(command) = cli.find_subcommand_mut(name) {
+                help += &format!("\n=== {name}\n{}", command.render_long_help());
+            }
+        }
+        insta::assert_snapshot!(help);
     }
 
     /// The names of all commands, for the documentation's check.

@@ -9,12 +9,15 @@ use anyhow::Result;
 use cfn::Assembly;
 use platform::Environment;
 
+/// Render an environment to target/assembly/ENV.
+///
 /// Render an environment: templates, manifests and the manifest that wires them, below target/assembly/ENV.
 ///
 /// Rendering is pure: no network, no clock, no account. The same sources give the same bytes.
 ///
 /// Example: cargo xtask synth --env prod && cat target/assembly/prod/kafka.template.json
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct SynthArgs {
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{codegen, programs, synth, tidy};
 
+/// Everything that must pass before a change lands.
+///
 /// Everything that must pass before a change lands: formatting, lints, generated code, the house, all tests on
 /// the real local parts, and cfn-lint and checkov over every template.
 ///
@@ -19,6 +21,7 @@ use crate::{codegen, programs, synth, tidy};
 ///   cargo xtask test
 ///   cargo xtask test --step tests
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct TestArgs {
     /// Run this step alone: format, lints, codegen, tidy, tests, cfn-lint, checkov.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(STEPS.map(|(name, _)| name)))]

@@ -68,3 +68,20 @@ pub fn resource_count(template: &Json, resource_type: &str, expected: usize) {
         of_type.iter().map(|(id, _)| *id).collect::<Vec<_>>()
     );
 }
+
+/// The value at a JSON pointer of the properties of a resource, to be looked at further.
+///
+/// # Panics
+///
+/// When there is no such resource or it has nothing there.
+#[track_caller]
+pub fn capture<'a>(template: &'a Json, logical_id: &str, pointer: &str) -> &'a Json {
+    let properties = template.pointer(&format!("/Resources/{logical_id}/Properties"));
+    match properties.and_then(|properties| properties.pointer(pointer)) {
+        Some(found) => found,
+        None => panic!(
+            "{logical_id} has nothing at {pointer}; its properties are {:#}",
+            properties.unwrap_or(&Json::Null)
+        ),
+    }
+}

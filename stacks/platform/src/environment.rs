@@ -88,6 +88,9 @@ pub struct Environment {
     pub data: Data,
     /// Days that logs are kept.
     pub log_retention_days: u32,
+    /// The policy that bounds what every role of the environment may do, where the account asks for one.
+    #[serde(default)]
+    pub permissions_boundary_arn: Option<String>,
     /// The systems that it has.
     pub systems: Vec<System>,
     /// How releases get in; without it the environment is deployed from wherever one signs in.

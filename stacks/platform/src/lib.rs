@@ -15,7 +15,8 @@ pub mod trades;
 pub use environment::{Environment, EnvironmentError, Provider};
 pub use sizes::{Sizes, sizes};
 
-use cfn::{App, AppProperties, Assembly};
+use cfn::{App, AppProperties, Assembly, Value};
+use cfn_resources::iam::Role;
 use environment::System;
 
 /// Why an environment cannot be rendered.
@@ -142,6 +143,13 @@ pub fn render_copies(environment: &Environment, copies: usize) -> Result<Assembl
         if let Some(delivery) = &environment.delivery {
             delivery::add(&mut app, &id("delivery"), environment, delivery);
         }
+    }
+    if let Some(boundary) = &environment.permissions_boundary_arn {
+        app.visit(|_, resource| {
+            if let Some(role) = resource.as_any_mut().downcast_mut::<Role>() {
+                *role = role.clone().permissions_boundary(Value::Literal(boundary.clone()).assume());
+            }
+        });
     }
     Ok(app.synth()?)
 }

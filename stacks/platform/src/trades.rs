@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cfn::{App, DeployValue, Lookup, System, Workload, assembly::AssetKind};
-use constructs::network::as_text;
+use constructs::{needs::Needs, network::as_text};
 use handlebars::Handlebars;
 use serde_json::{Value as Json, json};
 use worker_contract::{
@@ -55,16 +55,12 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, with_workloads: bool
     let Base { environment, sizes, kafka, cluster, .. } = *base;
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let mut scope = stack.scope();
-    cluster.kubernetes.pod_identity(
-        &mut scope,
-        "Producer",
-        NAMESPACE,
-        PRODUCER,
-        kafka.trades.grant_produce_idempotently(),
-    );
-    let mut consumer = kafka.trades.grant_consume(CONSUMER_GROUP);
-    consumer.extend(kafka.trades_dead_letters.grant_produce_idempotently());
-    cluster.kubernetes.pod_identity(&mut scope, "Consumer", NAMESPACE, CONSUMER, consumer);
+    let producer = Needs::new().produces(&kafka.cluster, &kafka.trades);
+    cluster.kubernetes.pod_identity(&mut scope, "Producer", NAMESPACE, PRODUCER, producer.policy());
+    let consumer = Needs::new()
+        .consumes(&kafka.cluster, &kafka.trades, CONSUMER_GROUP)
+        .produces(&kafka.cluster, &kafka.trades_dead_letters);
+    cluster.kubernetes.pod_identity(&mut scope, "Consumer", NAMESPACE, CONSUMER, consumer.policy());
     cluster.kubernetes.pod_identity(
         &mut scope,
         "Keda",

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use cfn::{
     Assembly, Json,
-    assertions::{has_resource, matches, resource_count, resources_of_type},
+    assertions::{capture, has_resource, matches, resource_count, resources_of_type},
     check::Severity,
     to_canonical_bytes, to_canonical_string,
 };
@@ -361,5 +361,42 @@ fn what_an_environment_overrides_is_used_and_said() {
     }
     let plain = platform::sizes(&self::environment("dev")).unwrap();
     let replicas = |sizes: &platform::Sizes| sizes.kafka("partition_replicas_per_broker");
-    assert_eq!(replicas(&sizes) - replicas(&plain), 7, "the cluster carries the partitions that are used");
+    assert_eq!(replicas(&sizes) - replicas(&plain), 14, "the cluster carries the partitions that are used");
+}
+
+#[test]
+fn a_permissions_boundary_reaches_every_role() {
+    let mut environment = environment("prod");
+    let boundary = "arn:aws:iam::333333333333:policy/boundary";
+    environment.permissions_boundary_arn = Some(boundary.to_owned());
+    let assembly = render(&environment).unwrap();
+    let mut roles = 0;
+    for template in assembly.templates.values() {
+        for (id, _) in resources_of_type(template, "AWS::IAM::Role") {
+            assert_eq!(capture(template, id, "/PermissionsBoundary"), boundary, "{id}");
+            roles += 1;
+        }
+    }
+    assert!(roles > 10, "{roles}");
+}
+
+/// The mode is made of the ledger's own alarms and of no others.
+#[test]
+fn the_mode_listens_to_its_own_alarms_by_their_arns() {
+    let assembly = render(&environment("prod")).unwrap();
+    let template = assembly.template("ledger").unwrap();
+    let rule = has_resource(
+        template,
+        "AWS::Events::Rule",
+        &json!({ "EventPattern": { "detail-type": ["CloudWatch Alarm State Change"] } }),
+    );
+    let arns = capture(template, &rule, "/EventPattern/resources").as_array().unwrap();
+    let expected: Vec<_> = ["Cpu", "ClientConnections", "DatabaseConnections", "PinnedSessions"]
+        .map(|name| json!({ "Fn::GetAtt": [format!("Pressure{name}"), "Arn"] }))
+        .into();
+    assert_eq!(*arns, expected);
+    let thresholds: Vec<_> = ["PressureCpu", "PressureClientConnections", "PressureDatabaseConnections"]
+        .map(|alarm| capture(template, alarm, "/Threshold").as_f64().unwrap())
+        .into();
+    assert_eq!(thresholds, [40.0, 10.0, 10.0]);
 }

@@ -52,6 +52,8 @@ const SCHEMAS: &str = "stacks/resources/schemas";
 const TEMPLATES: &str = "templates/codegen";
 const GENERATED: &str = "stacks/resources/src";
 
+/// Generate the typed CloudFormation vocabulary from the resource schemas.
+///
 /// Generate the typed CloudFormation vocabulary (stacks/resources) from the resource schemas.
 ///
 /// Without options: reads the facts in stacks/resources/schemas and writes stacks/resources/src through
@@ -60,6 +62,7 @@ const GENERATED: &str = "stacks/resources/src";
 /// Example: a newer schema version.
 ///   cargo xtask codegen --update-schemas --cfn-lint 1.59.0
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct CodegenArgs {
     /// Compare with what is committed instead of writing; fails and lists the files when something is stale.
     #[arg(long)]

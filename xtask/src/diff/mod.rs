@@ -30,9 +30,12 @@ Examples:
   cargo xtask diff --env prod --against staging
   cargo xtask diff --env prod --against target/assembly/prod --json --exit-code";
 
+/// What sets an environment apart from what is deployed, an assembly or another environment.
+///
 /// What sets the rendered environment apart from what is deployed, from another assembly or from another environment.
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct DiffArgs {
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]
