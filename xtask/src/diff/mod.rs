@@ -159,6 +159,18 @@ mod tests {
     }
 
     #[test]
+    fn a_template_does_not_steer_the_terminal() {
+        let mut evil = fixture("after");
+        let resources = evil.templates.get_mut("network").unwrap().get_mut("Resources").unwrap();
+        resources["Evil\x1b[2J"] = serde_json::json!({ "Type": "AWS::\x1b[2J", "Properties": { "\x1b[2J": 1 }, "Metadata": { "floodgate:path": "\x1b[2J" } });
+        evil.files = Some([("kubernetes/\x1b[2J.yaml".to_owned(), "a\n".to_owned())].into());
+        for (old, new) in [(fixture("before"), evil.clone()), (evil, fixture("before"))] {
+            let difference = diff(&old, &new, &cfn_resources::schema);
+            assert!(!text::render(&difference, "a", "b", false).contains('\x1b'));
+        }
+    }
+
+    #[test]
     fn an_environment_does_not_differ_from_itself_and_does_from_others() {
         let root = workspace::root();
         let side =

@@ -14,6 +14,9 @@ use cfn::{
 /// A longer value is cut; `--json` has it whole.
 const VALUE_CHARACTERS_MAX: usize = 100;
 
+/// How long a line of a callout gets.
+const COLUMNS: usize = 110;
+
 /// ANSI colours (ECMA-48, Select Graphic Rendition).
 #[derive(Clone, Copy)]
 enum Colour {
@@ -29,7 +32,8 @@ struct Painter(bool);
 
 impl Painter {
     fn paint(&self, colour: Colour, text: impl fmt::Display) -> String {
-        if self.0 { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_string() }
+        let text = clean(&text.to_string());
+        if self.0 { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text }
     }
 
     fn sign(&self, change: Change, text: impl fmt::Display) -> String {
@@ -111,7 +115,7 @@ fn callouts(out: &mut String, difference: &Difference, painter: &Painter) -> fmt
         };
         writeln!(out, "  {}", painter.paint(Colour::Bold, place))?;
         for message in &callout.messages {
-            writeln!(out, "      {message}")?;
+            wrapped(out, "      ", message)?;
         }
     }
     if last == Some(CalloutKind::Replacement) { follow(out, &following) } else { Ok(()) }
@@ -122,7 +126,27 @@ fn follow(out: &mut String, resources: &[String]) -> fmt::Result {
     if resources.is_empty() {
         return Ok(());
     }
-    writeln!(out, "  and what is made with these: {}", resources.join(", "))
+    wrapped(out, "  ", &format!("and what is made with these: {}", resources.join(", ")))
+}
+
+/// A text in lines of at most [`COLUMNS`], where its words allow that; the lines after the first are indented
+/// further.
+fn wrapped(out: &mut String, indent: &str, text: &str) -> fmt::Result {
+    let mut line = indent.to_owned();
+    let mut empty = true;
+    for word in clean(text).split(' ') {
+        if !empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            writeln!(out, "{line}")?;
+            line = format!("{indent}  ");
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    writeln!(out, "{line}")
 }
 
 fn stack(out: &mut String, stack: &StackDifference, painter: &Painter) -> fmt::Result {
@@ -152,7 +176,7 @@ fn headline(resource: &ResourceDifference, stack: &str, painter: &Painter) -> St
         line.push_str(&painter.paint(Colour::Dim, path));
     }
     line.push_str("  ");
-    line.push_str(&resource.kind);
+    line.push_str(&clean(&resource.kind));
     if let Some(counterpart) = &resource.counterpart {
         let other = if counterpart.stack == stack {
             counterpart.logical_id.clone()
@@ -160,7 +184,7 @@ fn headline(resource: &ResourceDifference, stack: &str, painter: &Painter) -> St
             format!("{}/{}", counterpart.stack, counterpart.logical_id)
         };
         let verb = if resource.change == Change::Added { "was" } else { "becomes" };
-        line.push_str(&format!("  ({verb} {other})"));
+        line.push_str(&clean(&format!("  ({verb} {other})")));
     }
     match resource.replacement.as_ref().map(|replacement| replacement.certainty) {
         Some(Certainty::Certain) => {
@@ -199,13 +223,14 @@ fn value(change: &ValueChange, painter: &Painter) -> String {
     painter.sign(change.change, text)
 }
 
-/// A value on one line. What a template holds must not steer the terminal.
+/// What a template holds must not steer the terminal.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A value on one line.
 fn cut(value: &Json) -> String {
-    let text: String = String::from_utf8(to_canonical_bytes(value))
-        .unwrap_or_default()
-        .chars()
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-        .collect();
+    let text = String::from_utf8(to_canonical_bytes(value)).unwrap_or_default();
     if text.chars().count() <= VALUE_CHARACTERS_MAX {
         return text;
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::expressions::text;
 use crate::{canonical::to_canonical_bytes, value::Json};
 
-/// What is allowed more, in words, one line a grant or attachment. A side that does not exist is `Null`.
+/// What is allowed more, in words. A side that does not exist is `Null`.
 pub(super) fn broadened(kind: &str, before: &Json, after: &Json) -> Vec<String> {
     let mut found = BTreeSet::new();
     let (old, new) = (Documents::of(before), Documents::of(after));
@@ -17,23 +17,49 @@ pub(super) fn broadened(kind: &str, before: &Json, after: &Json) -> Vec<String> 
     for group in groups {
         let was = old.0.get(group).unwrap_or(&nothing);
         let is = new.0.get(group).unwrap_or(&nothing);
-        let trust = if group == "AssumeRolePolicyDocument" { "trusts " } else { "" };
-        for grant in is.iter().filter(|grant| grant.allow) {
-            let allowed: Vec<&Grant> = was.iter().filter(|known| known.allow).collect();
-            if !allowed.iter().any(|known| known.covers(grant)) {
-                found.insert(format!("{trust}{}{}", grant.words(), grant.widening(&allowed)));
-            }
-        }
+        let trust = if group == TRUST { "trusts " } else { "" };
+        let allowed: Vec<&Grant> = was.iter().filter(|known| known.allow).collect();
+        let more: Vec<(&Grant, &str)> = is
+            .iter()
+            .filter(|grant| grant.allow && !allowed.iter().any(|known| known.covers(grant)))
+            .map(|grant| (grant, grant.widening(&allowed)))
+            .collect();
+        found.extend(sentences(trust, &more));
         // What goes with the resource that it protected is no loss; a policy's target may stay.
         let target_stays = !after.is_null() || kind.ends_with("Policy");
-        for deny in was.iter().filter(|grant| !grant.allow && target_stays) {
-            if !is.iter().any(|known| !known.allow && known.covers(deny)) {
-                found.insert(format!("no longer denies {}", deny.words()));
-            }
-        }
+        let free: Vec<(&Grant, &str)> = was
+            .iter()
+            .filter(|grant| !grant.allow && target_stays)
+            .filter(|deny| !is.iter().any(|known| !known.allow && known.covers(deny)))
+            .map(|deny| (deny, ""))
+            .collect();
+        found.extend(sentences("no longer denies ", &free));
     }
     attachments(kind, before, after, &mut found);
     found.into_iter().collect()
+}
+
+/// Grants in words, each with what is to be added; those that differ in actions or in resources alone share one
+/// sentence.
+fn sentences(prefix: &str, grants: &[(&Grant, &str)]) -> Vec<String> {
+    let mut actions: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for (grant, suffix) in grants {
+        let rest = format!("{}{suffix}", grant.circumstances());
+        actions.entry((grant.resource.words(), rest)).or_default().insert(grant.action.words());
+    }
+    let mut resources: BTreeMap<(BTreeSet<String>, String), BTreeSet<String>> = BTreeMap::new();
+    for ((resource, rest), actions) in actions {
+        resources.entry((actions, rest)).or_default().insert(resource);
+    }
+    let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
+    resources
+        .into_iter()
+        .map(|((actions, rest), resources)| {
+            let on = Some(list(resources)).filter(|names| !names.is_empty());
+            let on = on.map(|names| format!(" on {names}")).unwrap_or_default();
+            format!("{prefix}{}{on}{rest}", list(actions))
+        })
+        .collect()
 }
 
 /// What a statement's member names: these, or all but these.
@@ -93,16 +119,15 @@ impl Grant {
             })
     }
 
-    fn words(&self) -> String {
-        let mut words = self.action.words();
-        for (preposition, scope) in [(" on ", &self.resource), (" for ", &self.principal)] {
-            if *scope != Scope::Any {
-                words.push_str(preposition);
-                words.push_str(&scope.words());
-            }
-        }
-        if !self.conditions.is_empty() {
-            words.push_str(" under conditions");
+    /// For whom and under which conditions.
+    fn circumstances(&self) -> String {
+        let mut words = match &self.principal {
+            Scope::Any => String::new(),
+            principal => format!(" for {}", principal.words()),
+        };
+        for ((operator, key), values) in &self.conditions {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            words.push_str(&format!(", if {operator} {key} {}", values.join(" or ")));
         }
         words
     }
@@ -117,6 +142,9 @@ impl Grant {
     }
 }
 
+/// The property that holds a role's trust.
+const TRUST: &str = "AssumeRolePolicyDocument";
+
 /// Grants by the property that holds their document: a role's trust is no permission.
 struct Documents(BTreeMap<String, Vec<Grant>>);
 
@@ -128,9 +156,8 @@ impl Documents {
             documents(value, &mut found);
             if !found.is_empty() {
                 // Inline policies may move from one property to another.
-                let group =
-                    if name == "AssumeRolePolicyDocument" { name.clone() } else { "policies".to_owned() };
-                grants.entry(group).or_insert_with(Vec::new).append(&mut found);
+                let group = if name == TRUST { TRUST } else { "policies" };
+                grants.entry(group.to_owned()).or_insert_with(Vec::new).append(&mut found);
             }
         }
         Self(grants)
@@ -384,6 +411,19 @@ mod tests {
         assert_eq!(role(json!([deny("s3:*")]), json!([])), ["no longer denies s3:* on *"]);
         assert_eq!(role(json!([deny("s3:*")]), json!([deny("s3:PutObject")])).len(), 1);
         assert!(role(json!([deny("s3:PutObject")]), json!([deny("s3:*")])).is_empty());
+    }
+
+    #[test]
+    fn grants_that_go_together_share_a_sentence() {
+        let broad = allow(&["s3:GetObject", "s3:PutObject"], &["arn:b", "arn:c"]);
+        let under = json!({ "Effect": "Allow", "Action": "s3:ListBucket", "Resource": "arn:b", "Condition": { "Bool": { "aws:SecureTransport": "true" } } });
+        assert_eq!(
+            role(json!([]), json!([broad, under])),
+            [
+                "s3:GetObject, s3:PutObject on arn:b, arn:c",
+                "s3:ListBucket on arn:b, if Bool aws:SecureTransport true"
+            ]
+        );
     }
 
     #[test]
