@@ -125,9 +125,10 @@ impl Grant {
             Scope::Any => String::new(),
             principal => format!(" for {}", principal.words()),
         };
-        for ((operator, key), values) in &self.conditions {
+        for (at, ((operator, key), values)) in self.conditions.iter().enumerate() {
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
-            words.push_str(&format!(", if {operator} {key} {}", values.join(" or ")));
+            let join = if at == 0 { ", if" } else { " and" };
+            words.push_str(&format!("{join} {operator} {key} {}", values.join(" or ")));
         }
         words
     }
@@ -138,7 +139,7 @@ impl Grant {
             let free = Grant { conditions: BTreeMap::new(), ..(*known).clone() };
             free.covers(self)
         });
-        if loosened { " (a condition is gone or wider)" } else { "" }
+        if loosened { " (a condition is gone, wider or another)" } else { "" }
     }
 }
 
@@ -399,7 +400,7 @@ mod tests {
         let under = |accounts: Json| json!({ "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*", "Condition": { "StringEquals": { "aws:SourceAccount": accounts } } });
         let free = json!({ "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*" });
         let found = role(json!([under(json!("1"))]), json!([free]));
-        assert_eq!(found, ["s3:GetObject on * (a condition is gone or wider)"]);
+        assert_eq!(found, ["s3:GetObject on * (a condition is gone, wider or another)"]);
         assert_eq!(role(json!([under(json!("1"))]), json!([under(json!(["1", "2"]))])).len(), 1);
         assert!(role(json!([under(json!(["1", "2"]))]), json!([under(json!("1"))])).is_empty());
         assert!(role(json!([free]), json!([under(json!("1"))])).is_empty());
