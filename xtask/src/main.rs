@@ -12,6 +12,7 @@ mod diff;
 mod list;
 mod load;
 mod programs;
+mod redrive;
 mod synth;
 mod test;
 mod tidy;
@@ -51,6 +52,7 @@ enum Command {
     Status(deploy::ShowArgs),
     Logs(deploy::LogsArgs),
     Load(load::LoadArgs),
+    Redrive(redrive::RedriveArgs),
     Codegen(codegen::CodegenArgs),
     Test(test::TestArgs),
     Bench(bench::BenchArgs),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => deploy::status(&arguments, &root),
         Command::Logs(arguments) => deploy::logs(&arguments, &root),
         Command::Load(arguments) => load::run(&arguments, &root),
+        Command::Redrive(arguments) => redrive::run(&arguments, &root),
         Command::Codegen(arguments) => codegen::run(&arguments, &root).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run(&arguments, &root),
         Command::Bench(arguments) => bench::run(&arguments, &root),

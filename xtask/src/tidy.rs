@@ -43,7 +43,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("trade-consumer", &["worker-contract", "worker-kit"]),
     ("local-environment", &["capacity"]),
     ("deploy-engine", &["cfn"]),
-    ("xtask", &["capacity", "cfn", "cfn-resources", "platform"]),
+    ("xtask", &["capacity", "cfn", "cfn-resources", "platform", "worker-contract"]),
 ];
 
 /// Crates that must not come into the command line's build: they compile for minutes.

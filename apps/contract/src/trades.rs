@@ -13,12 +13,15 @@ pub const METRICS_ADDRESS_DEFAULT: &str = "0.0.0.0:8000";
 /// The rates that the producer takes, in messages per second; 0 idles.
 pub const RATE_BOUNDS: RangeInclusive<f64> = 0.0..=100_000.0;
 
-const TOPIC: &str = "KAFKA_TOPIC";
+/// The topic of trades.
+pub const TOPIC: &str = "KAFKA_TOPIC";
 const METRICS_ADDRESS: &str = "METRICS_ADDRESS";
 const MESSAGES_PER_SECOND: &str = "MESSAGES_PER_SECOND";
 const GENERATOR_SEED: &str = "GENERATOR_SEED";
-const DEAD_LETTER_TOPIC: &str = "KAFKA_DEAD_LETTER_TOPIC";
-const CONSUMER_GROUP: &str = "CONSUMER_GROUP";
+/// The topic for what cannot be processed.
+pub const DEAD_LETTER_TOPIC: &str = "KAFKA_DEAD_LETTER_TOPIC";
+/// The consumer group.
+pub const CONSUMER_GROUP: &str = "CONSUMER_GROUP";
 const BATCH_SIZE: &str = "BATCH_SIZE";
 const BATCH_BYTES: &str = "BATCH_BYTES";
 const BATCH_TIMEOUT_SECONDS: &str = "BATCH_TIMEOUT_SECONDS";

@@ -9,6 +9,7 @@ pub mod dead_letters;
 pub mod kafka;
 pub mod lanes;
 pub mod processing;
+pub mod redrive;
 pub mod retry;
 pub mod shutdown;
 pub mod telemetry;

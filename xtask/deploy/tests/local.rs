@@ -179,7 +179,7 @@ fn an_environment_is_deployed_changed_and_taken_down() {
 
     let first = house.succeeds(&["deploy"]);
     assert!(first.contains("messages/s flow through trade-tx (24 partitions)"), "{first}");
-    assert!(first.contains("4 stacks changed"), "{first}");
+    assert!(first.contains("5 stacks changed"), "{first}");
 
     let again = house.succeeds(&["deploy"]);
     assert!(again.contains("all stacks are as they should be"), "{again}");

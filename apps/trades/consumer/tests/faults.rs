@@ -21,7 +21,9 @@ use worker_contract::trades::ConsumerConfiguration;
 use worker_kit::{
     batch::Record,
     dead_letters::Rejection,
+    kafka::TokenSource,
     processing::{BatchHandler, HandleError},
+    redrive::{Redrive, RedriveReport},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -119,6 +121,82 @@ async fn what_cannot_be_processed_is_a_dead_letter_and_stops_nothing() {
         assert_eq!(letter.key(), Some("ACC1".as_bytes()));
     }
     assert_eq!(letters[0].payload(), Some("not json".as_bytes()));
+}
+
+/// Refuses what is not a number, until it is repaired.
+struct Numbers {
+    seen: Seen,
+    repaired: bool,
+}
+
+impl BatchHandler for Numbers {
+    type Item = String;
+
+    fn decode(&self, record: Record<'_>) -> Result<String, Rejection> {
+        let text = String::from_utf8_lossy(record.payload.unwrap_or_default()).into_owned();
+        if self.repaired || text.parse::<u64>().is_ok() {
+            return Ok(text);
+        }
+        let cause = if text.len() > 100 { "oversized" } else { "malformed" };
+        Err(Rejection { cause, error: "no number".to_owned() })
+    }
+
+    async fn handle(&self, items: &[String]) -> Result<(), HandleError> {
+        let items = items.iter().map(|item| (0, 0, String::new(), item.clone()));
+        self.seen.lock().unwrap().extend(items);
+        Ok(())
+    }
+}
+
+/// Dead letters go back where they came from, each once, with key and payload as they were; those that cannot
+/// be whole again are left and told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dead_letters_are_put_back_once_their_cause_is_repaired() {
+    let broker = Broker::start().await;
+    broker.topic("numbers", 2).await;
+    broker.topic("numbers-dlq", 3).await;
+    let long = vec![b'x'; 700 << 10];
+    let values = (0..1000).map(|n| if n % 2 == 0 { format!("{n}") } else { format!("n{n}") }.into_bytes());
+    let values = values.chain([long]).enumerate().map(|(n, value)| (format!("k{n}"), Some(value)));
+    broker.send("numbers", values).await;
+    let seen = Seen::default();
+    let numbers = |repaired| Numbers { seen: seen.clone(), repaired };
+    let running = Running::start(settings(&broker, "numbers", "g", 2), "numbers-dlq", numbers(false));
+    eventually("all is done", PATIENCE, || async { running.metrics.done_total() == 1001 }).await;
+    running.stop().await;
+
+    let redrive = |limit, dry_run| Redrive {
+        kafka: broker.kafka(),
+        dead_letter_topic: "numbers-dlq".to_owned(),
+        source_topic: "numbers".to_owned(),
+        group: "g-redrive".to_owned(),
+        causes: Vec::new(),
+        limit,
+        dry_run,
+    };
+    let run = |limit, dry_run| async move {
+        let redrive = redrive(limit, dry_run);
+        let tokens = TokenSource::new(&redrive.kafka, tokio::runtime::Handle::current());
+        redrive.run(tokens).await.unwrap()
+    };
+    let told = run(usize::MAX, true).await;
+    assert_eq!(told.put_back, BTreeMap::from([("malformed".to_owned(), 500)]));
+    assert_eq!(told.left, BTreeMap::from([("its payload was too long to be kept whole", 1)]));
+    let some = run(120, false).await;
+    assert_eq!(some.put_back.values().sum::<usize>(), 120);
+    let rest = run(usize::MAX, false).await;
+    assert_eq!(rest.put_back.values().sum::<usize>(), 380);
+    assert_eq!(run(usize::MAX, false).await, RedriveReport::default());
+
+    let running = Running::start(settings(&broker, "numbers", "g", 2), "numbers-dlq", numbers(true));
+    eventually("all is done", PATIENCE, || async { running.metrics.done_total() == 500 }).await;
+    running.stop().await;
+    let mut all: Vec<String> = seen.lock().unwrap().iter().map(|item| item.3.clone()).collect();
+    all.sort();
+    let mut expected: Vec<String> =
+        (0..1000).map(|n| if n % 2 == 0 { format!("{n}") } else { format!("n{n}") }).collect();
+    expected.sort();
+    assert_eq!(all, expected, "each once");
 }
 
 /// Members come and go gracefully: what is in flight is drained and committed before a partition changes
