@@ -65,6 +65,9 @@ pub(crate) fn report(assembly: &Assembly, quiet: bool) -> Result<ExitCode> {
             open.len() - errors,
             waived.len()
         );
+        if let Some(first) = open.first() {
+            println!("`cargo xtask explain {}` says more, of this rule and of each", first.code);
+        }
     }
     if errors > 0 {
         eprintln!("error: {errors} findings must be repaired first");

@@ -9,6 +9,7 @@ mod codegen;
 mod cost;
 mod deploy;
 mod diff;
+mod explain;
 mod list;
 mod load;
 mod programs;
@@ -38,6 +39,7 @@ enum Command {
     List(list::ListArgs),
     Synth(synth::SynthArgs),
     Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
     Capacity(capacity::CapacityArgs),
     Cost(cost::CostArgs),
     Build(build::BuildArgs),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::List(arguments) => list::run(&arguments, &root),
         Command::Synth(arguments) => synth::run(&arguments, &root),
         Command::Check(arguments) => check::run(&arguments, &root),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Capacity(arguments) => capacity::run(&arguments, &root),
         Command::Cost(arguments) => cost::run(&arguments, &root),
         Command::Build(arguments) => build::run(&arguments, &root),

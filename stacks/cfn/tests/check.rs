@@ -4,65 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod support;
+
 use cfn::{
-    Assembly, Json, Provenance, Waiver,
-    assembly::{Manifest, StackEntry},
-    check::{RULES, check},
+    Assembly, Json, Waiver,
+    check::{Page, RULES, check},
     schema::TypeSchema,
 };
 use serde_json::json;
-
-/// An assembly of one stack with these resources and sections.
-fn assembly(resources: Json, more: Json) -> Assembly {
-    let mut template = json!({ "Resources": resources });
-    for (key, value) in more.as_object().unwrap() {
-        template[key] = value.clone();
-    }
-    let provenance = template["Resources"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(id, resource)| Provenance {
-            stack: "s".to_owned(),
-            logical_id: id.clone(),
-            resource_type: resource["Type"].as_str().unwrap().to_owned(),
-            path: format!("s/{id}"),
-            source: "stacks/s.rs:1".to_owned(),
-            waivers: Vec::new(),
-        })
-        .collect();
-    let entry = StackEntry {
-        id: "s".to_owned(),
-        name: "fg-s".to_owned(),
-        template: "s.template.json".to_owned(),
-        template_sha256: String::new(),
-        depends_on: Vec::new(),
-        capabilities: Vec::new(),
-        termination_protection: true,
-        tags: BTreeMap::new(),
-        parameters: Vec::new(),
-    };
-    let manifest = Manifest {
-        schema_version: 1,
-        environment: "test".to_owned(),
-        provider: "aws".to_owned(),
-        account: "111111111111".to_owned(),
-        region: "eu-west-1".to_owned(),
-        prefix: "fg".to_owned(),
-        digest: String::new(),
-        stacks: vec![entry],
-        assets: Vec::new(),
-        workloads: Vec::new(),
-        cluster: None,
-        systems: BTreeMap::new(),
-    };
-    Assembly {
-        manifest,
-        templates: BTreeMap::from([("s".to_owned(), template)]),
-        files: BTreeMap::new(),
-        provenance,
-    }
-}
+use support::assembly;
 
 /// A type of the tests' own, and enough of the others that their properties pass.
 fn schema(kind: &str) -> Option<TypeSchema> {
@@ -277,6 +227,34 @@ fn cases() -> Vec<(&'static str, Assembly, Assembly)> {
         resource
     };
     cases.push(("FG412", of(deleted("Delete"), deleted("Retain"))));
+    let section = |name: &str, wrong: Json, right: Json| {
+        (assembly(thing(none()), json!({ name: wrong })), assembly(thing(none()), json!({ name: right })))
+    };
+    let attributes = |count: usize| -> Json {
+        let all: serde_json::Map<_, _> = (0..count).map(|index| (format!("A{index}"), json!("x"))).collect();
+        json!({ "Sizes": all })
+    };
+    let default = |bytes: usize| json!({"P": {"Type": "String", "Default": "x".repeat(bytes)}});
+    let used = |mut assembly: Assembly| {
+        assembly.templates.get_mut("s").unwrap()["Outputs"] = json!({"O": {"Value": {"Ref": "P"}}});
+        assembly
+    };
+    cases.push(("FG206", section("Mappings", attributes(201), attributes(200))));
+    cases.push(("FG207", section("Outputs", json!({"a_b": {"Value": "x"}}), json!({"AB": {"Value": "x"}}))));
+    cases.push(("FG208", section("Parameters", default(4097), default(4096))));
+    let named = |name: &str| {
+        let mut assembly = assembly(thing(none()), none());
+        assembly.manifest.stacks[0].name = name.to_owned();
+        assembly
+    };
+    cases.push(("FG209", (named("1-network"), named("fg-network"))));
+    cases.push((
+        "FG305",
+        (
+            assembly(thing(none()), json!({ "Parameters": default(1) })),
+            used(assembly(thing(none()), json!({ "Parameters": default(1) }))),
+        ),
+    ));
     cases.into_iter().map(|(code, (wrong, right))| (code, wrong, right)).collect()
 }
 
@@ -290,9 +268,11 @@ fn every_rule_finds_what_it_is_for_and_leaves_the_rest_alone() {
 
 #[test]
 fn no_rule_is_without_a_case() {
+    // Beside these cases there are the examples of the rules' pages, which are tried as well.
     let tried: BTreeSet<&str> = cases().into_iter().map(|(code, _, _)| code).collect();
+    let shown = RULES.iter().map(|rule| rule.code).filter(|code| !Page::of(code).unwrap().example.is_empty());
     let all: BTreeSet<&str> = RULES.iter().map(|rule| rule.code).collect();
-    assert_eq!(tried, all);
+    assert_eq!(tried.into_iter().chain(shown).collect::<BTreeSet<_>>(), all);
     assert_eq!(all.len(), RULES.len(), "a code is used twice");
 }
 

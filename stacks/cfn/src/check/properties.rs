@@ -5,8 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex::Regex;
 
 use super::{
-    COMBINATION, ENUMERATION, Findings, LENGTH, MISSING_PROPERTY, PATTERN, RANGE, READ_ONLY, Resource, Rule,
-    UNKNOWN_PROPERTY, WRONG_TYPE, is_intrinsic,
+    Findings, Rule, names,
+    rules::{
+        COMBINATION, ENUMERATION, LENGTH, MISSING_PROPERTY, NUMBER_AS_TEXT, PATTERN, RANGE, READ_ONLY,
+        UNKNOWN_PROPERTY, WRONG_TYPE,
+    },
+    template::{Resource, is_intrinsic, texts},
 };
 use crate::{schema::TypeSchema, value::Json};
 
@@ -102,6 +106,10 @@ impl Checker<'_, '_, '_> {
         });
         if !fits {
             self.found(WRONG_TYPE, path, &format!("is {value}, not a {}", kinds.join(" or ")));
+        } else if value.is_string()
+            && kinds.iter().all(|kind| ["integer", "number", "boolean"].contains(kind))
+        {
+            self.found(NUMBER_AS_TEXT, path, &format!("is the text {value}, not a {}", kinds.join(" or ")));
         }
     }
 
@@ -113,7 +121,13 @@ impl Checker<'_, '_, '_> {
         let listed = match (sensitive, insensitive) {
             (Some(values), _) => values.iter().any(|known| text(known) == wanted),
             (None, Some(values)) => values.iter().any(|known| text(known).eq_ignore_ascii_case(&wanted)),
-            (None, None) => return,
+            (None, None) => match schema.get("const") {
+                Some(only) if text(only) != wanted => {
+                    self.found(ENUMERATION, path, &format!("is `{wanted}`; it can only be {}", text(only)));
+                    return;
+                }
+                _ => return,
+            },
         };
         if !listed {
             let known: Vec<String> =
@@ -175,6 +189,9 @@ impl Checker<'_, '_, '_> {
         for (name, value) in object {
             let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             if let Some(schema) = properties.and_then(|properties| properties.get(name)) {
+                if let Some((rule, message)) = names::misplaced(name, value, self.schema.resolve(schema)) {
+                    self.found(rule, &below, &message);
+                }
                 self.value(value, schema, &below);
             } else if let Some(schema) = patterns.and_then(|patterns| {
                 patterns
@@ -184,9 +201,16 @@ impl Checker<'_, '_, '_> {
             }) {
                 self.value(value, schema, &below);
             } else if closed && (properties.is_some() || patterns.is_some()) {
-                self.found(UNKNOWN_PROPERTY, &below, "is not a property of the type");
+                let known = properties.into_iter().flatten().map(|(known, _)| known.as_str());
+                let near = names::nearest(name, known);
+                let hint = near.map(|near| format!("; is {near} meant?")).unwrap_or_default();
+                self.found(UNKNOWN_PROPERTY, &below, &format!("is not a property of the type{hint}"));
+            } else if let Some(schema @ Json::Object(_)) = schema.get("additionalProperties") {
+                self.value(value, schema, &below);
             }
         }
+        let (least, most) = ("minProperties", "maxProperties");
+        self.length(object.len() as u64, schema, path, least, most, "properties");
         self.combinations(object, schema, path);
     }
 
@@ -228,32 +252,47 @@ impl Checker<'_, '_, '_> {
                 }
             }
         }
-        // Alternatives that say no more than what is required.
+        self.alternatives(object, schema, path);
+    }
+
+    /// `oneOf` and `anyOf`. The facts leave out what they cannot say, so an alternative can be looser than
+    /// AWS's: fitting none is certain, fitting several is so only for alternatives of required names alone.
+    fn alternatives(&mut self, object: &serde_json::Map<String, Json>, schema: &Json, path: &str) {
+        let names = |part: &Json| -> Vec<String> {
+            texts(part.get("required")).into_iter().map(str::to_owned).collect()
+        };
         for key in ["oneOf", "anyOf"] {
-            let Some(alternatives) = schema.get(key).and_then(Json::as_array) else { continue };
-            let plain = alternatives.iter().all(|part| {
+            let Some(parts) = schema.get(key).and_then(Json::as_array).filter(|parts| !parts.is_empty())
+            else {
+                continue;
+            };
+            let plain = parts.iter().all(|part| {
                 part.as_object().is_some_and(|part| part.len() == 1 && part.contains_key("required"))
             });
-            if !plain || alternatives.is_empty() {
+            let met = parts.iter().filter(|part| self.fits(object, part, path)).count();
+            if met > 0 && (key == "anyOf" || met == 1 || !plain) {
                 continue;
             }
-            let met = alternatives
-                .iter()
-                .filter(|part| {
-                    part.get("required")
-                        .map(names)
-                        .unwrap_or_default()
-                        .iter()
-                        .all(|name| object.contains_key(name))
-                })
-                .count();
-            if met == 0 || (key == "oneOf" && met > 1) {
-                let choices: Vec<String> = alternatives
-                    .iter()
-                    .map(|part| part.get("required").map(names).unwrap_or_default().join(" and "))
-                    .collect();
+            if plain {
+                let choices: Vec<String> = parts.iter().map(|part| names(part).join(" and ")).collect();
                 self.found(COMBINATION, path, &format!("wants one of: {}", choices.join("; ")));
+            } else {
+                self.found(COMBINATION, path, "fits none of the forms that it can have");
             }
         }
+    }
+
+    /// Whether a value is without findings under a schema.
+    fn fits(&mut self, object: &serde_json::Map<String, Json>, schema: &Json, path: &str) -> bool {
+        let facts = self.schema;
+        let schema = facts.resolve(schema);
+        let mark = self.findings.found.len();
+        if schema.get("type").and_then(Json::as_str).is_some_and(|kind| kind != "object") {
+            return false;
+        }
+        self.object(object, schema, path);
+        let clean = self.findings.found.len() == mark;
+        self.findings.found.truncate(mark);
+        clean
     }
 }

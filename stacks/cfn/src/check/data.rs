@@ -1,0 +1,108 @@
+//! Data that rests somewhere: tables, streams, queues, topics, buckets, caches, logs, keys.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Findings,
+    permissions::statements,
+    rules::{
+        BUCKET_ENCRYPTION, BUCKET_PUBLIC, BUCKET_TLS, CACHE_OPEN, CACHE_TLS, DATA_DELETION, KEY_ROTATION,
+        LOG_RETENTION, QUEUE_ENCRYPTION, STREAM_ENCRYPTION, TABLE_ENCRYPTION, TABLE_RECOVERY,
+        TOPIC_ENCRYPTION,
+    },
+    template::{Resource, Template, texts},
+};
+use crate::value::Json;
+
+pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
+    let secured = buckets_with_tls(template);
+    for resource in &template.resources {
+        let mut found = |rule, message: &str| {
+            findings.resource(rule, resource.logical_id, message.to_owned());
+        };
+        match resource.kind {
+            "AWS::Logs::LogGroup" if !resource.has("/RetentionInDays") => {
+                found(LOG_RETENTION, "it has no RetentionInDays");
+            }
+            "AWS::DynamoDB::Table" => {
+                if template.data_kept
+                    && resource.off("/PointInTimeRecoverySpecification/PointInTimeRecoveryEnabled")
+                {
+                    found(TABLE_RECOVERY, "it cannot be put back to a point in time");
+                }
+                if !resource.has("/SSESpecification") {
+                    found(TABLE_ENCRYPTION, "no key is chosen for it");
+                }
+            }
+            "AWS::Kinesis::Stream" if !resource.has("/StreamEncryption") => {
+                found(STREAM_ENCRYPTION, "its records are not encrypted at rest");
+            }
+            "AWS::SQS::Queue"
+                if !resource.has("/KmsMasterKeyId") && resource.off("/SqsManagedSseEnabled") =>
+            {
+                found(QUEUE_ENCRYPTION, "its messages are not said to be encrypted at rest");
+            }
+            "AWS::SNS::Topic" if !resource.has("/KmsMasterKeyId") => {
+                found(TOPIC_ENCRYPTION, "its messages are not encrypted at rest");
+            }
+            "AWS::S3::Bucket" => bucket(resource, secured.contains(resource.logical_id), findings),
+            "AWS::MemoryDB::Cluster" => {
+                // TLS is on unless it is switched off.
+                if resource.has("/TLSEnabled") && resource.off("/TLSEnabled") {
+                    found(CACHE_TLS, "TLS is switched off");
+                }
+                if resource.text("/ACLName") == Some("open-access") {
+                    found(CACHE_OPEN, "its access list is open-access");
+                }
+            }
+            "AWS::KMS::Key" => {
+                let symmetric = resource.text("/KeySpec").is_none_or(|spec| spec == "SYMMETRIC_DEFAULT");
+                if symmetric && resource.off("/EnableKeyRotation") {
+                    found(KEY_ROTATION, "its material is never renewed");
+                }
+            }
+            _ => {}
+        }
+        let deleted = resource.json.get("DeletionPolicy").and_then(Json::as_str) == Some("Delete");
+        if template.data_kept && deleted {
+            findings.resource(DATA_DELETION, resource.logical_id, "its DeletionPolicy is Delete".to_owned());
+        }
+    }
+}
+
+fn bucket(bucket: &Resource<'_>, secured: bool, findings: &mut Findings<'_>) {
+    let open: Vec<&str> =
+        ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"]
+            .into_iter()
+            .filter(|name| bucket.off(&format!("/PublicAccessBlockConfiguration/{name}")))
+            .collect();
+    if !open.is_empty() {
+        findings.resource(BUCKET_PUBLIC, bucket.logical_id, format!("{} is not on", open.join(", ")));
+    }
+    if !bucket.has("/BucketEncryption/ServerSideEncryptionConfiguration") {
+        findings.resource(BUCKET_ENCRYPTION, bucket.logical_id, "no encryption is chosen for it".to_owned());
+    }
+    if !secured {
+        findings.resource(BUCKET_TLS, bucket.logical_id, "no policy refuses requests without TLS".to_owned());
+    }
+}
+
+/// Buckets whose policy denies what comes without TLS.
+fn buckets_with_tls<'a>(template: &Template<'a>) -> BTreeSet<&'a str> {
+    template
+        .of_kind("AWS::S3::BucketPolicy")
+        .iter()
+        .filter(|policy| {
+            policy.at("/PolicyDocument").is_some_and(|document| {
+                statements(document).iter().any(|statement| {
+                    statement.get("Effect").and_then(Json::as_str) == Some("Deny")
+                        && statement
+                            .pointer("/Condition/Bool/aws:SecureTransport")
+                            .is_some_and(|value| texts(Some(value)) == ["false"] || value == false)
+                })
+            })
+        })
+        .filter_map(|policy| template.own(policy.at("/Bucket")?))
+        .map(|bucket| bucket.logical_id)
+        .collect()
+}
