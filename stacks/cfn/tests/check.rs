@@ -242,6 +242,14 @@ fn cases() -> Vec<(&'static str, Assembly, Assembly)> {
     cases.push(("FG206", section("Mappings", attributes(201), attributes(200))));
     cases.push(("FG207", section("Outputs", json!({"a_b": {"Value": "x"}}), json!({"AB": {"Value": "x"}}))));
     cases.push(("FG208", section("Parameters", default(4097), default(4096))));
+    cases.push((
+        "FG306",
+        section(
+            "Outputs",
+            json!({"O": {"Value": "x", "Export": {"Name": "o"}}}),
+            json!({"O": {"Value": "x"}}),
+        ),
+    ));
     let named = |name: &str| {
         let mut assembly = assembly(thing(none()), none());
         assembly.manifest.stacks[0].name = name.to_owned();

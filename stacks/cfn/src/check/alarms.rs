@@ -5,8 +5,8 @@ use super::{
     metrics::{NAMESPACES, Namespace},
     names::nearest,
     rules::{
-        ALARM_ACTION, ALARM_DIMENSION, ALARM_LAG_GROUP, ALARM_LAG_SILENCE, ALARM_METRIC, ALARM_MISSING_DATA,
-        ALARM_PERIOD, ALARM_TOPIC_KEY,
+        ALARM_ACTION, ALARM_DIMENSION, ALARM_LAG_GROUP, ALARM_LAG_SILENCE, ALARM_LEVEL, ALARM_METRIC,
+        ALARM_MISSING_DATA, ALARM_PERIOD, ALARM_TOPIC_KEY,
     },
     template::{Resource, Template},
 };
@@ -31,10 +31,12 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
         times(alarm, findings);
         let mut namespaces = Vec::new();
         metric(alarm, alarm.properties(), &mut namespaces, findings);
+        level(template, alarm, alarm.properties(), findings);
         for query in alarm.list("/Metrics") {
             if let Some(stat) = query.get("MetricStat") {
                 let inner = stat.get("Metric").unwrap_or(&Json::Null);
                 metric(alarm, inner, &mut namespaces, findings);
+                level(template, alarm, inner, findings);
             }
         }
         // DynamoDB's metrics ignore the setting.
@@ -142,6 +144,51 @@ fn lag(alarm: &Resource<'_>, dimensions: &[&Json], findings: &mut Findings<'_>) 
             ALARM_LAG_SILENCE,
             alarm.logical_id,
             "a group that rebalances has no lag, and the alarm takes that for good".to_owned(),
+        );
+    }
+}
+
+/// MSK's levels of monitoring, each with what those before it have.
+const LEVELS: [&str; 4] = ["DEFAULT", "PER_BROKER", "PER_TOPIC_PER_BROKER", "PER_TOPIC_PER_PARTITION"];
+
+/// The level from which on MSK emits a metric with these dimensions. Source: the MSK developer guide, metrics
+/// for monitoring standard brokers.
+fn level_of(metric: &str, by_topic: bool) -> usize {
+    match metric {
+        "OffsetLag" | "EstimatedTimeLag" => 3,
+        "BytesInPerSec" | "BytesOutPerSec" | "MessagesInPerSec" if by_topic => 2,
+        "IAMTooManyConnections" | "IAMNumberOfConnectionRequests" | "RequestHandlerAvgIdlePercent" => 1,
+        _ => 0,
+    }
+}
+
+/// An alarm on what the cluster is not told to measure.
+fn level(template: &Template<'_>, alarm: &Resource<'_>, metric: &Json, findings: &mut Findings<'_>) {
+    if metric.get("Namespace").and_then(Json::as_str) != Some("AWS/Kafka") {
+        return;
+    }
+    let dimensions = metric.get("Dimensions").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+    let value = |name: &str| {
+        dimensions
+            .iter()
+            .find(|dimension| dimension.get("Name").and_then(Json::as_str) == Some(name))
+            .and_then(|dimension| dimension.get("Value")?.as_str())
+    };
+    let by_topic =
+        dimensions.iter().any(|dimension| dimension.get("Name").and_then(Json::as_str) == Some("Topic"));
+    let Some(name) = metric.get("MetricName").and_then(Json::as_str) else { return };
+    let Some(cluster) = value("Cluster Name").and_then(|name| template.kafka_cluster(name)) else { return };
+    let needed = level_of(name, by_topic);
+    let given = match cluster.at("/EnhancedMonitoring") {
+        None => Some("DEFAULT"),
+        Some(json) => json.as_str(),
+    };
+    let given = given.and_then(|given| LEVELS.iter().position(|level| *level == given));
+    if let Some(given) = given.filter(|given| *given < needed) {
+        findings.resource(
+            ALARM_LEVEL,
+            alarm.logical_id,
+            format!("{name} comes from {} on, and the cluster is at {}", LEVELS[needed], LEVELS[given]),
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Databases: Aurora, its instances and capacity, and the proxies in front of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     Findings,
@@ -28,7 +28,6 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
             storage(template, instance, findings);
         }
     }
-    let proxied = behind_proxies(template);
     for cluster in template.of_kind("AWS::RDS::DBCluster") {
         if cluster.on("/PubliclyAccessible") {
             findings.resource(PUBLIC_DATABASE, cluster.logical_id, "it has a public address".to_owned());
@@ -36,13 +35,14 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
         storage(template, cluster, findings);
         let instances = instances.get(cluster.logical_id).map_or(&[][..], Vec::as_slice);
         compute(cluster, instances, findings);
-        capacity(cluster, proxied.contains(cluster.logical_id), findings);
+        capacity(cluster, findings);
     }
     for proxy in template.of_kind("AWS::RDS::DBProxy") {
         self::proxy(proxy, findings);
     }
     for group in template.of_kind("AWS::RDS::DBProxyTargetGroup") {
         filters(template, group, findings);
+        pausing(template, group, findings);
     }
     for group in template.of_kind("AWS::RDS::DBSubnetGroup") {
         if group.at("/SubnetIds").and_then(Json::as_array).is_some_and(|subnets| subnets.len() < 2) {
@@ -107,7 +107,7 @@ fn compute(cluster: &Resource<'_>, instances: &[Resource<'_>], findings: &mut Fi
     }
 }
 
-fn capacity(cluster: &Resource<'_>, proxied: bool, findings: &mut Findings<'_>) {
+fn capacity(cluster: &Resource<'_>, findings: &mut Findings<'_>) {
     let least = cluster.number("/ServerlessV2ScalingConfiguration/MinCapacity");
     let most = cluster.number("/ServerlessV2ScalingConfiguration/MaxCapacity");
     let mut wrong = |message: String| findings.resource(SERVERLESS_CAPACITY, cluster.logical_id, message);
@@ -128,23 +128,23 @@ fn capacity(cluster: &Resource<'_>, proxied: bool, findings: &mut Findings<'_>) 
     if pause.is_some() && least.is_some_and(|least| least > 0.0) {
         wrong("it would pause, and its smallest capacity is not 0".to_owned());
     }
-    if proxied && least == Some(0.0) {
-        findings.resource(
-            PROXY_AUTO_PAUSE,
-            cluster.logical_id,
-            "its smallest capacity is 0, and a proxy holds connections to it".to_owned(),
-        );
-    }
 }
 
-fn behind_proxies<'a>(template: &Template<'a>) -> BTreeSet<&'a str> {
-    template
-        .of_kind("AWS::RDS::DBProxyTargetGroup")
-        .iter()
-        .flat_map(|group| group.list("/DBClusterIdentifiers"))
-        .filter_map(|cluster| template.target(cluster))
-        .map(|cluster| cluster.logical_id)
-        .collect()
+/// A cluster that pauses behind a proxy, be it in this stack or in another.
+fn pausing(template: &Template<'_>, group: &Resource<'_>, findings: &mut Findings<'_>) {
+    for cluster in group.list("/DBClusterIdentifiers").iter().filter_map(|cluster| template.target(cluster)) {
+        if cluster.number("/ServerlessV2ScalingConfiguration/MinCapacity") == Some(0.0) {
+            let blamed = if cluster.home == template.id { cluster } else { *group };
+            findings.resource(
+                PROXY_AUTO_PAUSE,
+                blamed.logical_id,
+                format!(
+                    "the smallest capacity of {} is 0, and a proxy holds connections to it",
+                    cluster.logical_id
+                ),
+            );
+        }
+    }
 }
 
 fn proxy(proxy: &Resource<'_>, findings: &mut Findings<'_>) {

@@ -251,33 +251,49 @@ fn may_read(
     }
 }
 
-/// The poller sits in the cluster's subnets with the cluster's security groups: these must let themselves in.
+/// The poller sits in the cluster's subnets with the cluster's security groups: these must let their own members
+/// in at 9098, and out there and to 443.
 fn network(template: &Template<'_>, mapping: &Mapping<'_>, findings: &mut Findings<'_>) {
     let Some(cluster) = mapping.polled.filter(|cluster| cluster.kind == "AWS::MSK::Cluster") else { return };
-    let groups: Option<Vec<Resource<'_>>> =
-        cluster.list("/BrokerNodeGroupInfo/SecurityGroups").iter().map(|group| template.own(group)).collect();
-    // Groups of another stack: nothing is known of their rules.
+    let groups: Option<Vec<Resource<'_>>> = cluster
+        .list("/BrokerNodeGroupInfo/SecurityGroups")
+        .iter()
+        .map(|group| template.target_of(&cluster, group))
+        .collect();
+    // Groups that the app does not declare: nothing is known of their rules.
     let Some(groups) = groups.filter(|groups| !groups.is_empty()) else { return };
-    let opens = |rule: &Json| {
-        let bound = |key: &str| rule.get(key).and_then(number);
-        let all = rule.get("IpProtocol").and_then(Json::as_str) == Some("-1");
-        let ports = bound("FromPort").zip(bound("ToPort"));
-        all || ports.is_some_and(|(from, to)| (from..=to).contains(&9098.0))
+    let opens = |inward: bool, port: f64| {
+        let mut doors = groups.iter().flat_map(|group| template.doors(group));
+        doors.any(|door| door.inward == inward && reaches(door.rule, port))
     };
-    let enters = groups.iter().any(|group| {
-        group.list("/SecurityGroupIngress").iter().any(opens)
-            || template.of_kind("AWS::EC2::SecurityGroupIngress").iter().any(|rule| {
-                let to = rule.at("/GroupId").and_then(|to| template.own(to));
-                to.is_some_and(|to| to.logical_id == group.logical_id) && opens(rule.properties())
-            })
-    });
-    if !enters {
+    // A group without rules for the way out lets everything out.
+    let closed = groups.iter().all(|group| template.doors(group).iter().any(|door| !door.inward));
+    let missing: Vec<&str> = [
+        (!opens(true, 9098.0), "in at 9098"),
+        (closed && !opens(false, 9098.0), "out to 9098"),
+        (closed && !opens(false, 443.0), "out to 443"),
+    ]
+    .into_iter()
+    .filter(|(missing, _)| *missing)
+    .map(|(_, what)| what)
+    .collect();
+    if !missing.is_empty() {
         findings.resource(
             SOURCE_NETWORK,
             mapping.resource.logical_id,
-            "the cluster's security group does not let its own members in at 9098".to_owned(),
+            format!("the cluster's security group does not let its own members {}", missing.join(", ")),
         );
     }
+}
+
+fn reaches(rule: &Json, port: f64) -> bool {
+    let bound = |key: &str| rule.get(key).and_then(number);
+    let tcp = matches!(rule.get("IpProtocol").and_then(Json::as_str), Some("tcp" | "6"));
+    let every = rule.get("IpProtocol").and_then(Json::as_str) == Some("-1");
+    // The rule by which a group says that it has no way out.
+    let nowhere = rule.get("CidrIp").and_then(Json::as_str) == Some("127.0.0.1/32");
+    let ports = bound("FromPort").zip(bound("ToPort"));
+    !nowhere && (every || tcp && ports.is_some_and(|(from, to)| (from..=to).contains(&port)))
 }
 
 fn queue(mapping: &Mapping<'_>, findings: &mut Findings<'_>) {

@@ -6,8 +6,8 @@ use super::{
     Findings,
     permissions::{covers, managed_name},
     rules::{
-        BROAD_MANAGED_POLICY, KAFKA_COMPANION, LONG_LIVED_KEY, NEGATED_POLICY, OPEN_PRINCIPAL, PASS_ROLE,
-        POD_TRUST, WILDCARD_ACTION, WILDCARD_RESOURCE,
+        BROAD_MANAGED_POLICY, DATABASE_USER, KAFKA_COMPANION, LONG_LIVED_KEY, NEGATED_POLICY, OPEN_PRINCIPAL,
+        PASS_ROLE, POD_TRUST, WILDCARD_ACTION, WILDCARD_RESOURCE,
     },
     template::{Resource, Template, texts},
 };
@@ -147,6 +147,13 @@ fn statements(template: &Template<'_>, resource: &Resource<'_>, findings: &mut F
             );
         }
         kafka_places(template, resource, statement, &actions, findings);
+        if actions.contains(&"rds-db:connect") && !names_database_user(statement.get("Resource")) {
+            findings.resource(
+                DATABASE_USER,
+                resource.logical_id,
+                "rds-db:connect is allowed on something that is no database user".to_owned(),
+            );
+        }
         allowed.extend(actions);
     }
     let has = |action: &str| allowed.iter().any(|pattern| covers(pattern, action));
@@ -184,6 +191,19 @@ fn trust(resource: &Resource<'_>, statement: &Json, actions: &[&str], findings: 
             resource.logical_id,
             format!("{} is allowed to every account", actions.join(", ")),
         );
+    }
+}
+
+/// `arn:…:rds-db:REGION:ACCOUNT:dbuser:RESOURCE-ID/USER`; an ARN that a parameter holds may be one.
+fn names_database_user(resource: Option<&Json>) -> bool {
+    let user = |json: &Json| {
+        let text = json.to_string();
+        text.contains(":dbuser:") || (json.get("Ref").is_some() && !text.contains("AWS::"))
+    };
+    match resource {
+        Some(Json::Array(items)) => items.iter().all(user),
+        Some(one) => user(one),
+        None => true,
     }
 }
 

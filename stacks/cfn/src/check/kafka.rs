@@ -5,8 +5,8 @@ use super::{
     permissions::{covers, statements},
     rules::{
         KAFKA_AT_REST, KAFKA_BROKER_LOGS, KAFKA_BROKER_TYPE, KAFKA_BROKERS, KAFKA_CONNECTIONS, KAFKA_EXPRESS,
-        KAFKA_PORT, KAFKA_SUBNETS, KAFKA_TRANSACTIONS, KAFKA_TRANSIT, KAFKA_VERSION, KAFKA_VERSION_ENDED,
-        KAFKA_ZOOKEEPER,
+        KAFKA_PORT, KAFKA_PUBLIC, KAFKA_SERVERLESS, KAFKA_SUBNETS, KAFKA_TRANSACTIONS, KAFKA_TRANSIT,
+        KAFKA_VERSION, KAFKA_VERSION_ENDED, KAFKA_ZOOKEEPER,
     },
     template::{Resource, Template, number, texts},
 };
@@ -53,6 +53,7 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
         version(template, cluster, findings);
     }
     ports(template, findings);
+    topics(template, findings);
 }
 
 fn security(cluster: &Resource<'_>, findings: &mut Findings<'_>) {
@@ -75,6 +76,11 @@ fn security(cluster: &Resource<'_>, findings: &mut Findings<'_>) {
             cluster.logical_id,
             "its volumes have no key of their own".to_owned(),
         );
+    }
+    if cluster.text("/BrokerNodeGroupInfo/ConnectivityInfo/PublicAccess/Type")
+        == Some("SERVICE_PROVIDED_EIPS")
+    {
+        findings.resource(KAFKA_PUBLIC, cluster.logical_id, "its brokers have public addresses".to_owned());
     }
     let logs = ["CloudWatchLogs", "S3", "Firehose"]
         .into_iter()
@@ -136,6 +142,32 @@ fn express(cluster: &Resource<'_>, findings: &mut Findings<'_>) {
     }
     if cluster.list("/BrokerNodeGroupInfo/ClientSubnets").len() == 2 {
         wrong("Express brokers keep 3 replicas and want 3 zones");
+    }
+}
+
+/// What the cluster decides about its topics.
+fn topics(template: &Template<'_>, findings: &mut Findings<'_>) {
+    for topic in template.of_kind("AWS::MSK::Topic") {
+        let Some(cluster) = topic.at("/ClusterArn").and_then(|arn| template.target(arn)) else { continue };
+        let express = cluster
+            .text("/BrokerNodeGroupInfo/InstanceType")
+            .is_some_and(|kind| kind.starts_with("express."));
+        if let Some(factor) = topic.number("/ReplicationFactor").filter(|factor| express && *factor != 3.0) {
+            findings.resource(
+                KAFKA_EXPRESS,
+                topic.logical_id,
+                format!("Express brokers keep 3 replicas, not {factor}"),
+            );
+        }
+        let serverless = cluster.kind == "AWS::MSK::ServerlessCluster";
+        let partitions = topic.number("/PartitionCount").filter(|count| serverless && *count > 120.0);
+        if let Some(partitions) = partitions {
+            findings.resource(
+                KAFKA_SERVERLESS,
+                topic.logical_id,
+                format!("{partitions} partitions; MSK Serverless takes 120"),
+            );
+        }
     }
 }
 
@@ -204,46 +236,49 @@ fn version(template: &Template<'_>, cluster: &Resource<'_>, findings: &mut Findi
     }
 }
 
-/// Doors to listeners that are switched off.
+/// Doors to listeners that are switched off. A door is told where it is declared, be the cluster there or not.
 fn ports(template: &Template<'_>, findings: &mut Findings<'_>) {
-    let ingress = template.of_kind("AWS::EC2::SecurityGroupIngress");
-    for cluster in template.of_kind("AWS::MSK::Cluster") {
-        let iam = cluster.on("/ClientAuthentication/Sasl/Iam/Enabled");
-        let others = !cluster.off("/ClientAuthentication/Sasl/Scram/Enabled")
-            || !cluster.off("/ClientAuthentication/Tls/Enabled")
-            || cluster.at("/ClientAuthentication/Unauthenticated/Enabled").and_then(Json::as_bool)
-                == Some(true);
-        if !iam || others {
-            continue;
-        }
-        let groups = cluster.list("/BrokerNodeGroupInfo/SecurityGroups");
-        for group in groups.iter().filter_map(|group| template.own(group)) {
-            for rule in group.list("/SecurityGroupIngress") {
-                port(&group, rule, findings);
-            }
-            for rule in ingress {
-                let to = rule.at("/GroupId").and_then(|group| template.own(group));
-                if to.is_some_and(|to| to.logical_id == group.logical_id) {
-                    port(rule, rule.properties(), findings);
+    let clusters = template.of_kind("AWS::MSK::Cluster");
+    for cluster in clusters.iter().filter(|cluster| takes_iam_alone(cluster)) {
+        for group in cluster.list("/BrokerNodeGroupInfo/SecurityGroups") {
+            let Some(group) = template.target(group) else { continue };
+            for door in template.doors(&group).iter().filter(|door| door.inward) {
+                if door.declared_by.home == template.id {
+                    port(&door.declared_by, door.rule, findings);
+                } else if let Some(open) = other_ports(door.rule) {
+                    let place = format!("{}/{}", door.declared_by.home, door.declared_by.logical_id);
+                    findings.resource(KAFKA_PORT, cluster.logical_id, format!("{place} opens {open}"));
                 }
             }
         }
     }
 }
 
-fn port(resource: &Resource<'_>, rule: &Json, findings: &mut Findings<'_>) {
+fn takes_iam_alone(cluster: &Resource<'_>) -> bool {
+    cluster.on("/ClientAuthentication/Sasl/Iam/Enabled")
+        && cluster.off("/ClientAuthentication/Sasl/Scram/Enabled")
+        && cluster.off("/ClientAuthentication/Tls/Enabled")
+        && cluster.at("/ClientAuthentication/Unauthenticated/Enabled").and_then(Json::as_bool) != Some(true)
+}
+
+/// The other listeners that a rule reaches.
+fn other_ports(rule: &Json) -> Option<String> {
     let bound = |key: &str| rule.get(key).and_then(number);
-    let (Some(from), Some(to)) = (bound("FromPort"), bound("ToPort")) else { return };
+    let (from, to) = (bound("FromPort")?, bound("ToPort")?);
     let open: Vec<String> = OTHER_PORTS
         .iter()
         .filter(|(port, _)| (from..=to).contains(&(*port as f64)))
         .map(|(port, listener)| format!("{port} ({listener})"))
         .collect();
-    if !open.is_empty() {
+    (!open.is_empty()).then(|| open.join(", "))
+}
+
+fn port(resource: &Resource<'_>, rule: &Json, findings: &mut Findings<'_>) {
+    if let Some(open) = other_ports(rule) {
         findings.resource(
             KAFKA_PORT,
             resource.logical_id,
-            format!("it opens {}; with IAM clients come in at 9098", open.join(", ")),
+            format!("it opens {open}; with IAM clients come in at 9098"),
         );
     }
 }

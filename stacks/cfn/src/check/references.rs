@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Findings,
-    rules::{CIRCULAR, CIRCULAR_GROUPS, NO_ATTRIBUTE, UNRESOLVED, UNUSED_PARAMETER},
+    rules::{CIRCULAR, CIRCULAR_GROUPS, EXPORT, NO_ATTRIBUTE, UNRESOLVED, UNUSED_PARAMETER},
     template::{Resource, Template},
 };
 use crate::{schema::TypeSchema, value::Json};
@@ -59,6 +59,9 @@ pub(super) fn check(
     }
     for section in ["Outputs", "Conditions"] {
         for (name, json) in template.section(section) {
+            if json.get("Export").is_some() {
+                findings.stack(EXPORT, format!("the output {name} is exported"));
+            }
             let mut uses = Vec::new();
             uses_in(json, &mut uses);
             if let Some(condition) = json.get("Condition").and_then(Json::as_str) {

@@ -75,6 +75,7 @@ rules! {
     NO_ATTRIBUTE "FG303" Error Resource "an attribute that the type does not have" => "use one that it has";
     CIRCULAR_GROUPS "FG304" Error Resource "security groups that name each other in their own rules" => "make the rules resources of their own: SecurityGroupIngress and SecurityGroupEgress";
     UNUSED_PARAMETER "FG305" Warning Stack "a parameter that nothing uses" => "remove it";
+    EXPORT "FG306" Warning Stack "an output that is exported" => "use the handle in the other stack: it becomes an output and a parameter";
     WILDCARD_ACTION "FG401" Error Resource "a policy that allows every action of a service" => "name the actions";
     WILDCARD_RESOURCE "FG402" Error Resource "a policy that allows its actions on every resource" => "name the resources";
     KAFKA_COMPANION "FG403" Error Resource "an MSK action without the actions that it needs, or on the wrong kind of resource" => "use the grants of KafkaTopic";
@@ -93,6 +94,7 @@ rules! {
     PASS_ROLE "FG423" Error Resource "iam:PassRole to any service" => "add the condition iam:PassedToService";
     LONG_LIVED_KEY "FG424" Error Resource "an access key" => "use a role";
     LITERAL_SECRET "FG425" Error Resource "a secret in plain text" => "keep it in Secrets Manager and refer to it: ManageMasterUserPassword or {{resolve:secretsmanager:...}}";
+    DATABASE_USER "FG426" Error Resource "rds-db:connect on something that is no database user" => "allow it on arn:PARTITION:rds-db:REGION:ACCOUNT:dbuser:RESOURCE-ID/USER; a proxy's id begins with prx-";
     KAFKA_VERSION_ENDED "FG430" Error Resource "a Kafka version past its end of support" => "take a version that is supported, such as 3.9.x.kraft";
     KAFKA_ZOOKEEPER "FG431" Warning Resource "a Kafka cluster on ZooKeeper" => "make it with a .kraft version: an existing cluster cannot be migrated in place";
     KAFKA_VERSION "FG432" Warning Resource "a Kafka version that MSK does not have" => "take one that it has; `aws kafka list-kafka-versions` lists them";
@@ -109,6 +111,8 @@ rules! {
     KAFKA_TRANSACTIONS "FG443" Error Resource "transactions on a cluster that cannot end them" => "take Kafka 3.8 or later";
     KAFKA_BROKER_LOGS "FG444" Warning Resource "a Kafka cluster whose brokers do not log" => "send BrokerLogs to a log group";
     KAFKA_SUBNETS "FG445" Error Resource "a Kafka cluster in one subnet" => "give it two or three, each in another zone";
+    KAFKA_SERVERLESS "FG446" Error Resource "a topic that is too large for MSK Serverless" => "take at most 120 partitions";
+    KAFKA_PUBLIC "FG447" Error Resource "Kafka brokers with public addresses" => "leave PublicAccess disabled, and connect through the VPC";
     ALARM_ACTION "FG450" Error Resource "an alarm that tells nobody" => "set AlarmActions and leave ActionsEnabled on";
     ALARM_DIMENSION "FG451" Error Resource "an alarm on a dimension that its namespace does not have" => "correct the name: a metric without data never fires";
     ALARM_METRIC "FG452" Error Resource "an alarm on a metric whose name is misspelt" => "correct the name: a metric without data never fires";
@@ -117,6 +121,7 @@ rules! {
     ALARM_LAG_SILENCE "FG455" Warning Resource "a lag alarm that takes silence for good" => "treat missing data as breaching, or alarm on the consumer's own lag beside it";
     ALARM_PERIOD "FG456" Error Resource "an alarm whose periods CloudWatch refuses" => "take a multiple of 60 s, no more data points than periods, and at most a day";
     ALARM_TOPIC_KEY "FG457" Error Resource "an alarm that tells a topic it may not write to" => "encrypt the topic with a key of yours whose policy names cloudwatch.amazonaws.com";
+    ALARM_LEVEL "FG458" Error Resource "an alarm on what the Kafka cluster is not told to measure" => "raise EnhancedMonitoring, or alarm on a metric of its level";
     SOURCE_PERMISSIONS "FG460" Error Resource "a function that may not read its own event source" => "grant its role the actions";
     SOURCE_DESTINATION "FG461" Error Resource "an event source whose failed records are forgotten" => "set DestinationConfig.OnFailure";
     SOURCE_BISECT "FG462" Error Resource "a stream whose failed batches are neither split nor reported in part" => "set BisectBatchOnFunctionError, or report ReportBatchItemFailures";

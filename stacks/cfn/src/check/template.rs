@@ -10,15 +10,17 @@ use crate::{
 /// A resource of a template.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resource<'a> {
+    /// The stack that declares it.
+    pub(super) home: &'a str,
     pub(super) logical_id: &'a str,
     pub(super) kind: &'a str,
     pub(super) json: &'a Json,
 }
 
 impl<'a> Resource<'a> {
-    fn new(logical_id: &'a str, json: &'a Json) -> Self {
+    fn new(home: &'a str, logical_id: &'a str, json: &'a Json) -> Self {
         let kind = json.get("Type").and_then(Json::as_str).unwrap_or_default();
-        Self { logical_id, kind, json }
+        Self { home, logical_id, kind, json }
     }
 
     pub(super) fn properties(&self) -> &'a Json {
@@ -107,74 +109,143 @@ pub(super) fn referred(json: &Json) -> Option<&str> {
     (!inner.contains('$')).then(|| inner.split('.').next().unwrap_or(inner))
 }
 
+/// A stack of the app.
+struct Stack<'a> {
+    resources: BTreeMap<&'a str, Resource<'a>>,
+    /// Parameters that stand for outputs of other stacks: (stack, output).
+    parameters: BTreeMap<&'a str, (&'a str, &'a str)>,
+    outputs: Option<&'a Json>,
+}
+
+/// A rule of a security group, wherever it is declared.
+#[derive(Clone, Copy)]
+pub(super) struct Door<'a> {
+    /// Into the group, or out of it.
+    pub(super) inward: bool,
+    /// The resource that declares it: the group or a rule of its own.
+    pub(super) declared_by: Resource<'a>,
+    pub(super) rule: &'a Json,
+}
+
 /// What leads from one stack to another, and what every stack of the app may know of the others.
 pub(super) struct Wiring<'a> {
-    assembly: &'a Assembly,
+    stacks: BTreeMap<&'a str, Stack<'a>>,
     /// Topics of the app by name: their partitions.
     topics: BTreeMap<&'a str, f64>,
+    /// Kafka clusters of the app by name.
+    clusters: BTreeMap<&'a str, Resource<'a>>,
+    /// The rules of security groups, by stack and logical id.
+    doors: BTreeMap<(&'a str, &'a str), Vec<Door<'a>>>,
 }
 
 impl<'a> Wiring<'a> {
     pub(super) fn new(assembly: &'a Assembly) -> Self {
-        let topics = assembly
-            .templates
-            .values()
-            .filter_map(|template| template.get("Resources").and_then(Json::as_object))
-            .flatten()
-            .map(|(id, json)| Resource::new(id, json))
-            .filter(|resource| resource.kind == "AWS::MSK::Topic")
-            .filter_map(|topic| Some((topic.text("/TopicName")?, topic.number("/PartitionCount")?)))
-            .collect();
-        Self { assembly, topics }
+        let mut wiring = Self {
+            stacks: assembly.manifest.stacks.iter().filter_map(|entry| stack(assembly, entry)).collect(),
+            topics: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            doors: BTreeMap::new(),
+        };
+        let all: Vec<Resource<'a>> =
+            wiring.stacks.values().flat_map(|stack| stack.resources.values()).copied().collect();
+        for resource in all {
+            match resource.kind {
+                "AWS::MSK::Topic" => {
+                    let partitions = resource.number("/PartitionCount");
+                    wiring.topics.extend(resource.text("/TopicName").zip(partitions));
+                }
+                "AWS::MSK::Cluster" => {
+                    wiring.clusters.extend(resource.text("/ClusterName").map(|name| (name, resource)));
+                }
+                "AWS::EC2::SecurityGroup" => {
+                    for (list, inward) in [("/SecurityGroupIngress", true), ("/SecurityGroupEgress", false)] {
+                        for rule in resource.list(list) {
+                            wiring.door(resource, inward, resource, rule);
+                        }
+                    }
+                }
+                "AWS::EC2::SecurityGroupIngress" | "AWS::EC2::SecurityGroupEgress" => {
+                    let group = resource.at("/GroupId").and_then(|id| wiring.resolve(resource.home, id));
+                    if let Some(group) = group {
+                        let inward = resource.kind.ends_with("Ingress");
+                        wiring.door(group, inward, resource, resource.properties());
+                    }
+                }
+                _ => {}
+            }
+        }
+        wiring
     }
 
-    /// The resource of another stack that an output of it tells.
-    fn behind(&self, stack: &str, output: &str) -> Option<Resource<'a>> {
-        let template = self.assembly.template(stack)?;
-        let value = template.get("Outputs")?.get(output)?.get("Value")?;
-        let (id, json) = template.get("Resources")?.as_object()?.get_key_value(referred(value)?)?;
-        Some(Resource::new(id, json))
+    fn door(&mut self, group: Resource<'a>, inward: bool, declared_by: Resource<'a>, rule: &'a Json) {
+        let door = Door { inward, declared_by, rule };
+        self.doors.entry((group.home, group.logical_id)).or_default().push(door);
     }
+
+    /// The resource that a reference in a stack leads to, through parameters and outputs into other stacks.
+    fn resolve(&self, home: &str, json: &Json) -> Option<Resource<'a>> {
+        let mut stack = self.stacks.get(home)?;
+        let mut name = referred(json)?;
+        // References lead to earlier stacks alone; more steps than these are a manifest that was written by hand.
+        for _ in 0..8 {
+            if let Some(resource) = stack.resources.get(name) {
+                return Some(*resource);
+            }
+            let (producer, output) = stack.parameters.get(name)?;
+            stack = self.stacks.get(producer)?;
+            name = referred(stack.outputs?.get(output)?.get("Value")?)?;
+        }
+        None
+    }
+}
+
+fn stack<'a>(assembly: &'a Assembly, entry: &'a StackEntry) -> Option<(&'a str, Stack<'a>)> {
+    let body = assembly.template(&entry.id)?;
+    let resources = body.get("Resources").and_then(Json::as_object).into_iter().flatten();
+    let parameters = entry.parameters.iter().filter_map(|parameter| match &parameter.source {
+        Source::Output { stack, output } => {
+            Some((parameter.name.as_str(), (stack.as_str(), output.as_str())))
+        }
+        _ => None,
+    });
+    let stack = Stack {
+        resources: resources.map(|(id, json)| (id.as_str(), Resource::new(&entry.id, id, json))).collect(),
+        parameters: parameters.collect(),
+        outputs: body.get("Outputs"),
+    };
+    Some((&entry.id, stack))
 }
 
 /// A template.
 pub(super) struct Template<'a> {
+    pub(super) id: &'a str,
     pub(super) body: &'a Json,
     pub(super) resources: Vec<Resource<'a>>,
     /// Whether the environment keeps its data: its stacks are protected.
     pub(super) data_kept: bool,
     by_id: BTreeMap<&'a str, Resource<'a>>,
     by_kind: BTreeMap<&'a str, Vec<Resource<'a>>>,
-    /// Parameters that stand for resources of other stacks.
-    foreign: BTreeMap<&'a str, Resource<'a>>,
     wiring: &'a Wiring<'a>,
 }
 
 impl<'a> Template<'a> {
     pub(super) fn new(entry: &'a StackEntry, body: &'a Json, wiring: &'a Wiring<'a>) -> Self {
-        let resources: Vec<Resource<'a>> = body
-            .get("Resources")
-            .and_then(Json::as_object)
-            .into_iter()
-            .flatten()
-            .map(|(id, json)| Resource::new(id, json))
-            .collect();
-        let by_id = resources.iter().map(|resource| (resource.logical_id, *resource)).collect();
+        let by_id =
+            wiring.stacks.get(entry.id.as_str()).map(|stack| stack.resources.clone()).unwrap_or_default();
+        let resources: Vec<Resource<'a>> = by_id.values().copied().collect();
         let mut by_kind: BTreeMap<&str, Vec<Resource<'a>>> = BTreeMap::new();
         for resource in &resources {
             by_kind.entry(resource.kind).or_default().push(*resource);
         }
-        let foreign = entry
-            .parameters
-            .iter()
-            .filter_map(|parameter| match &parameter.source {
-                Source::Output { stack, output } => {
-                    Some((parameter.name.as_str(), wiring.behind(stack, output)?))
-                }
-                _ => None,
-            })
-            .collect();
-        Self { body, resources, data_kept: entry.termination_protection, by_id, by_kind, foreign, wiring }
+        Self {
+            id: &entry.id,
+            body,
+            resources,
+            data_kept: entry.termination_protection,
+            by_id,
+            by_kind,
+            wiring,
+        }
     }
 
     /// The resources of a type.
@@ -187,13 +258,17 @@ impl<'a> Template<'a> {
         self.by_id.get(logical_id).copied()
     }
 
-    /// The resource that a reference leads to, in this stack or, through a parameter, in another.
+    /// The resource that a reference of this stack leads to, in it or in another.
     pub(super) fn target(&self, json: &Json) -> Option<Resource<'a>> {
-        let name = referred(json)?;
-        self.by_id.get(name).or_else(|| self.foreign.get(name)).copied()
+        self.wiring.resolve(self.id, json)
     }
 
-    /// The resource of this stack that a reference leads to.
+    /// The resource that a reference within another resource leads to, from where that one is declared.
+    pub(super) fn target_of(&self, holder: &Resource<'_>, json: &Json) -> Option<Resource<'a>> {
+        self.wiring.resolve(holder.home, json)
+    }
+
+    /// The resource of this stack that a reference of this stack leads to.
     pub(super) fn own(&self, json: &Json) -> Option<Resource<'a>> {
         self.by_id.get(referred(json)?).copied()
     }
@@ -201,6 +276,16 @@ impl<'a> Template<'a> {
     /// The partitions of a topic that the app declares, by the topic's name.
     pub(super) fn partitions(&self, topic: &str) -> Option<f64> {
         self.wiring.topics.get(topic).copied()
+    }
+
+    /// The Kafka cluster of the app with that name.
+    pub(super) fn kafka_cluster(&self, name: &str) -> Option<Resource<'a>> {
+        self.wiring.clusters.get(name).copied()
+    }
+
+    /// The rules of a security group, wherever the app declares them.
+    pub(super) fn doors(&self, group: &Resource<'a>) -> &[Door<'a>] {
+        self.wiring.doors.get(&(group.home, group.logical_id)).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn section(&self, name: &str) -> impl Iterator<Item = (&'a String, &'a Json)> + use<'a> {

@@ -11,41 +11,39 @@ use std::{
 
 use cfn::{
     Assembly, Json, Provenance,
-    assembly::{Manifest, StackEntry},
+    assembly::{Manifest, ParameterWiring, Source, StackEntry},
     schema::TypeSchema,
 };
 use serde_json::json;
 
-/// An assembly of one stack with these resources and sections.
+/// An assembly of one stack, `s`, with these resources and sections.
 pub(crate) fn assembly(resources: Json, more: Json) -> Assembly {
     let mut template = json!({ "Resources": resources });
     for (key, value) in more.as_object().unwrap() {
         template[key] = value.clone();
     }
-    let provenance = template["Resources"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(id, resource)| Provenance {
-            stack: "s".to_owned(),
-            logical_id: id.clone(),
-            resource_type: resource["Type"].as_str().unwrap().to_owned(),
-            path: format!("s/{id}"),
-            source: "stacks/s.rs:1".to_owned(),
-            waivers: Vec::new(),
-        })
-        .collect();
-    let entry = StackEntry {
-        id: "s".to_owned(),
-        name: "fg-s".to_owned(),
-        template: "s.template.json".to_owned(),
-        template_sha256: String::new(),
-        depends_on: Vec::new(),
-        capabilities: Vec::new(),
-        termination_protection: true,
-        tags: BTreeMap::new(),
-        parameters: Vec::new(),
-    };
+    app(vec![("s", template, Vec::new())])
+}
+
+/// An assembly of stacks: id, template, and of each parameter the stack and output that it comes from.
+pub(crate) fn app(stacks: Vec<(&str, Json, Vec<(&str, &str, &str)>)>) -> Assembly {
+    let mut entries = Vec::new();
+    let mut templates = BTreeMap::new();
+    let mut provenance = Vec::new();
+    for (stack, template, parameters) in stacks {
+        entries.push(entry(stack, parameters));
+        provenance.extend(template["Resources"].as_object().unwrap().iter().map(|(id, resource)| {
+            Provenance {
+                stack: stack.to_owned(),
+                logical_id: id.clone(),
+                resource_type: resource["Type"].as_str().unwrap().to_owned(),
+                path: format!("{stack}/{id}"),
+                source: format!("stacks/{stack}.rs:1"),
+                waivers: Vec::new(),
+            }
+        }));
+        templates.insert(stack.to_owned(), template);
+    }
     let manifest = Manifest {
         schema_version: 1,
         environment: "test".to_owned(),
@@ -54,17 +52,30 @@ pub(crate) fn assembly(resources: Json, more: Json) -> Assembly {
         region: "eu-west-1".to_owned(),
         prefix: "fg".to_owned(),
         digest: String::new(),
-        stacks: vec![entry],
+        stacks: entries,
         assets: Vec::new(),
         workloads: Vec::new(),
         cluster: None,
         systems: BTreeMap::new(),
     };
-    Assembly {
-        manifest,
-        templates: BTreeMap::from([("s".to_owned(), template)]),
-        files: BTreeMap::new(),
-        provenance,
+    Assembly { manifest, templates, files: BTreeMap::new(), provenance }
+}
+
+fn entry(stack: &str, parameters: Vec<(&str, &str, &str)>) -> StackEntry {
+    let parameters = parameters.into_iter().map(|(name, stack, output)| ParameterWiring {
+        name: name.to_owned(),
+        source: Source::Output { stack: stack.to_owned(), output: output.to_owned() },
+    });
+    StackEntry {
+        id: stack.to_owned(),
+        name: format!("fg-{stack}"),
+        template: format!("{stack}.template.json"),
+        template_sha256: String::new(),
+        depends_on: Vec::new(),
+        capabilities: Vec::new(),
+        termination_protection: true,
+        tags: BTreeMap::new(),
+        parameters: parameters.collect(),
     }
 }
 
