@@ -250,6 +250,12 @@ fn cases() -> Vec<(&'static str, Assembly, Assembly)> {
             json!({"O": {"Value": "x"}}),
         ),
     ));
+    let waived = |count: u32| {
+        let mut assembly = assembly(thing(json!({ "Count": count })), none());
+        assembly.provenance[0].waivers = vec![Waiver { code: "FG106".to_owned(), reason: "why".to_owned() }];
+        assembly
+    };
+    cases.push(("FG308", (waived(9), waived(10))));
     let named = |name: &str| {
         let mut assembly = assembly(thing(none()), none());
         assembly.manifest.stacks[0].name = name.to_owned();

@@ -7,8 +7,8 @@ use super::{
     permissions::statements,
     rules::{
         BUCKET_ENCRYPTION, BUCKET_PUBLIC, BUCKET_TLS, CACHE_OPEN, CACHE_TLS, DATA_DELETION, KEY_ROTATION,
-        LOG_RETENTION, QUEUE_ENCRYPTION, STREAM_ENCRYPTION, TABLE_ENCRYPTION, TABLE_RECOVERY,
-        TOPIC_ENCRYPTION,
+        LOG_RETENTION, QUEUE_ENCRYPTION, STREAM_ENCRYPTION, STREAM_MODE, TABLE_ENCRYPTION, TABLE_KEYS,
+        TABLE_RECOVERY, TOPIC_ENCRYPTION,
     },
     template::{Resource, Template, texts},
 };
@@ -30,12 +30,22 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
                 {
                     found(TABLE_RECOVERY, "it cannot be put back to a point in time");
                 }
+                table(resource, findings);
+                let mut found = |rule, message: &str| {
+                    findings.resource(rule, resource.logical_id, message.to_owned());
+                };
                 if !resource.has("/SSESpecification") {
                     found(TABLE_ENCRYPTION, "no key is chosen for it");
                 }
             }
-            "AWS::Kinesis::Stream" if !resource.has("/StreamEncryption") => {
-                found(STREAM_ENCRYPTION, "its records are not encrypted at rest");
+            "AWS::Kinesis::Stream" => {
+                if !resource.has("/StreamEncryption") {
+                    found(STREAM_ENCRYPTION, "its records are not encrypted at rest");
+                }
+                let on_demand = resource.text("/StreamModeDetails/StreamMode") == Some("ON_DEMAND");
+                if on_demand && resource.has("/ShardCount") {
+                    found(STREAM_MODE, "it is on demand, and has a number of shards");
+                }
             }
             "AWS::SQS::Queue"
                 if !resource.has("/KmsMasterKeyId") && resource.off("/SqsManagedSseEnabled") =>
@@ -67,6 +77,39 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
         if template.data_kept && deleted {
             findings.resource(DATA_DELETION, resource.logical_id, "its DeletionPolicy is Delete".to_owned());
         }
+    }
+}
+
+/// DynamoDB wants the attributes of all keys defined, and no others, and throughput where it is provisioned.
+fn table(table: &Resource<'_>, findings: &mut Findings<'_>) {
+    let named = |items: &'_ [Json]| -> BTreeSet<String> {
+        items.iter().filter_map(|item| item.get("AttributeName")?.as_str()).map(str::to_owned).collect()
+    };
+    let defined = named(table.list("/AttributeDefinitions"));
+    let mut keys = named(table.list("/KeySchema"));
+    for list in ["/GlobalSecondaryIndexes", "/LocalSecondaryIndexes"] {
+        for index in table.list(list) {
+            keys.extend(named(
+                index.get("KeySchema").and_then(Json::as_array).map_or(&[][..], Vec::as_slice),
+            ));
+        }
+    }
+    let mut wrong = |message: String| findings.resource(TABLE_KEYS, table.logical_id, message);
+    let undefined: Vec<&str> = keys.difference(&defined).map(String::as_str).collect();
+    if !undefined.is_empty() {
+        wrong(format!("{} is a key and not defined", undefined.join(", ")));
+    }
+    let unused: Vec<&str> = defined.difference(&keys).map(String::as_str).collect();
+    if !unused.is_empty() {
+        wrong(format!("{} is defined and no key", unused.join(", ")));
+    }
+    let on_demand = table.text("/BillingMode") == Some("PAY_PER_REQUEST");
+    let provisioned = table.at("/BillingMode").is_none_or(|mode| mode == "PROVISIONED");
+    if on_demand && table.has("/ProvisionedThroughput") {
+        wrong("it is paid by request, and has a throughput".to_owned());
+    }
+    if provisioned && !table.has("/ProvisionedThroughput") {
+        wrong("it is provisioned, and has no throughput".to_owned());
     }
 }
 

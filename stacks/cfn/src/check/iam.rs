@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use super::{
     Findings,
+    names::nearest,
     permissions::{covers, managed_name},
     rules::{
-        BROAD_MANAGED_POLICY, DATABASE_USER, KAFKA_COMPANION, LONG_LIVED_KEY, NEGATED_POLICY, OPEN_PRINCIPAL,
-        PASS_ROLE, POD_TRUST, WILDCARD_ACTION, WILDCARD_RESOURCE,
+        BROAD_MANAGED_POLICY, DATABASE_USER, KAFKA_ACTION, KAFKA_COMPANION, LONG_LIVED_KEY, NEGATED_POLICY,
+        OPEN_PRINCIPAL, PASS_ROLE, POD_TRUST, PRINCIPAL, WILDCARD_ACTION, WILDCARD_RESOURCE,
     },
     template::{Resource, Template, texts},
 };
@@ -146,6 +147,7 @@ fn statements(template: &Template<'_>, resource: &Resource<'_>, findings: &mut F
                 "iam:PassRole is allowed to every service".to_owned(),
             );
         }
+        kafka_actions(resource, &actions, findings);
         kafka_places(template, resource, statement, &actions, findings);
         if actions.contains(&"rds-db:connect") && !names_database_user(statement.get("Resource")) {
             findings.resource(
@@ -184,6 +186,9 @@ fn trust(resource: &Resource<'_>, statement: &Json, actions: &[&str], findings: 
             );
         }
     }
+    for service in services.iter().filter(|service| !is_service(service)) {
+        findings.resource(PRINCIPAL, resource.logical_id, format!("`{service}` is no service of AWS's"));
+    }
     let everybody = principal.as_str() == Some("*") || texts(principal.get("AWS")).contains(&"*");
     if everybody && statement.get("Condition").is_none() {
         findings.resource(
@@ -204,6 +209,23 @@ fn names_database_user(resource: Option<&Json>) -> bool {
         Some(Json::Array(items)) => items.iter().all(user),
         Some(one) => user(one),
         None => true,
+    }
+}
+
+fn is_service(name: &str) -> bool {
+    name.strip_suffix(".cn").unwrap_or(name).ends_with(".amazonaws.com") || name.contains("${")
+}
+
+/// Actions that MSK does not have: IAM takes any name, and grants nothing by it.
+fn kafka_actions(resource: &Resource<'_>, actions: &[&str], findings: &mut Findings<'_>) {
+    let known = || DEFINED_FOR.iter().flat_map(|(_, names)| names.iter().copied());
+    for action in actions {
+        let Some(name) = action.strip_prefix("kafka-cluster:") else { continue };
+        if name.contains(['*', '?']) || known().any(|known| known.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        let hint = nearest(name, known()).map(|near| format!("; is {near} meant?")).unwrap_or_default();
+        findings.resource(KAFKA_ACTION, resource.logical_id, format!("MSK has no action {action}{hint}"));
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Findings, REVIEWED,
-    rules::{FUNCTION_LOGS, FUNCTION_RUNTIME, INVOKE_SOURCE, LOST_EVENT, TARGET_DEAD_LETTER},
+    rules::{FUNCTION_LOGS, FUNCTION_RUNTIME, INVOKE_SOURCE, LOST_EVENT},
     template::{Resource, Template},
 };
 use crate::value::Json;
@@ -79,7 +79,6 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
             );
         }
     }
-    targets(template, findings);
 }
 
 fn runtime(function: &Resource<'_>, findings: &mut Findings<'_>) {
@@ -159,30 +158,4 @@ fn called_asynchronously<'a>(template: &Template<'a>) -> BTreeSet<&'a str> {
         .filter(|target| target.kind == "AWS::Lambda::Function")
         .map(|target| target.logical_id)
         .collect()
-}
-
-/// What a rule or subscription cannot deliver at all.
-fn targets(template: &Template<'_>, findings: &mut Findings<'_>) {
-    for rule in template.of_kind("AWS::Events::Rule") {
-        for target in rule.list("/Targets") {
-            if target.get("DeadLetterConfig").is_none() {
-                let id = target.get("Id").and_then(Json::as_str).unwrap_or("one");
-                findings.resource(
-                    TARGET_DEAD_LETTER,
-                    rule.logical_id,
-                    format!("events that the target {id} cannot be given are dropped after a day"),
-                );
-            }
-        }
-    }
-    for subscription in template.of_kind("AWS::SNS::Subscription") {
-        let mail = subscription.text("/Protocol").is_some_and(|protocol| protocol.starts_with("email"));
-        if !mail && !subscription.has("/RedrivePolicy") {
-            findings.resource(
-                TARGET_DEAD_LETTER,
-                subscription.logical_id,
-                "messages that cannot be delivered are dropped".to_owned(),
-            );
-        }
-    }
 }

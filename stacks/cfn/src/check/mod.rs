@@ -15,6 +15,7 @@ mod data;
 mod database;
 mod event_sources;
 mod iam;
+mod identities;
 mod kafka;
 mod kafka_properties;
 mod lambda;
@@ -28,6 +29,7 @@ mod properties;
 mod references;
 mod rules;
 mod secrets;
+mod targets;
 mod template;
 
 use std::{collections::BTreeMap, fmt};
@@ -128,6 +130,28 @@ impl Findings<'_> {
     }
 }
 
+impl Findings<'_> {
+    /// Waivers that excuse nothing: what they were for was repaired, or their code is none.
+    fn stale_waivers(&mut self) {
+        let mut stale = Vec::new();
+        for provenance in self.provenance.values() {
+            for waiver in &provenance.waivers {
+                // Findings of the resource, by the only thing that they keep of it.
+                let used = self
+                    .found
+                    .iter()
+                    .any(|finding| finding.code == waiver.code && finding.path == provenance.path);
+                if !used {
+                    stale.push((provenance.logical_id.clone(), waiver.code.clone()));
+                }
+            }
+        }
+        for (logical_id, code) in stale {
+            self.resource(rules::STALE_WAIVER, &logical_id, format!("{code} is waived and not found"));
+        }
+    }
+}
+
 /// Checks a rendered app. `schema` gives the facts of a resource type.
 #[must_use]
 pub fn check(assembly: &Assembly, schema: &dyn Fn(&str) -> Option<TypeSchema>) -> Vec<Finding> {
@@ -138,6 +162,7 @@ pub fn check(assembly: &Assembly, schema: &dyn Fn(&str) -> Option<TypeSchema>) -
         provenance.entry(&entry.stack).or_default().insert(&entry.logical_id, entry);
     }
     let wiring = Wiring::new(assembly);
+    let mut names_taken = identities::Taken::default();
     let mut found = Vec::new();
     for entry in &assembly.manifest.stacks {
         let Some(body) = assembly.template(&entry.id) else { continue };
@@ -159,7 +184,7 @@ pub fn check(assembly: &Assembly, schema: &dyn Fn(&str) -> Option<TypeSchema>) -
         }
         limits::check(entry, &template, &mut findings);
         references::check(&template, &known, &mut findings);
-        let families: [fn(&Template<'_>, &mut Findings<'_>); 11] = [
+        let families: [fn(&Template<'_>, &mut Findings<'_>); 12] = [
             iam::check,
             kafka::check,
             kafka_properties::check,
@@ -171,10 +196,13 @@ pub fn check(assembly: &Assembly, schema: &dyn Fn(&str) -> Option<TypeSchema>) -
             network::check,
             cluster::check,
             secrets::check,
+            targets::check,
         ];
         for family in families {
             family(&template, &mut findings);
         }
+        names_taken.check(&template, &known, &mut findings);
+        findings.stale_waivers();
         found.append(&mut findings.found);
     }
     found

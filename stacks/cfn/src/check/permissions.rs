@@ -124,30 +124,24 @@ pub(super) fn statements(document: &Json) -> &[Json] {
     }
 }
 
-/// What each role of a template may do, with the policies that are attached to it from elsewhere in it.
+/// What each role of a template may do, with the policies that are attached to it from elsewhere in the app.
 pub(super) fn by_role<'a>(template: &Template<'a>) -> BTreeMap<&'a str, Permissions<'a>> {
     let mut roles: BTreeMap<&str, Permissions<'a>> = template
         .of_kind("AWS::IAM::Role")
         .iter()
         .map(|role| (role.logical_id, of_role(template, role)))
         .collect();
-    for kind in ["AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"] {
-        for policy in template.of_kind(kind) {
-            for role in policy.list("/Roles").iter().filter_map(|role| template.own(role)) {
-                if let (Some(known), Some(document)) =
-                    (roles.get_mut(role.logical_id), policy.at("/PolicyDocument"))
-                {
-                    known.add(document);
-                }
+    for policy in template.policies() {
+        let named = match policy.kind {
+            "AWS::IAM::RolePolicy" => policy.at("/RoleName").map_or(&[][..], std::slice::from_ref),
+            _ => policy.list("/Roles"),
+        };
+        for role in named.iter().filter_map(|role| template.target_of(policy, role)) {
+            if let (true, Some(known), Some(document)) =
+                (role.home == template.id, roles.get_mut(role.logical_id), policy.at("/PolicyDocument"))
+            {
+                known.add(document);
             }
-        }
-    }
-    for policy in template.of_kind("AWS::IAM::RolePolicy") {
-        let role = policy.at("/RoleName").and_then(|role| template.own(role));
-        if let (Some(role), Some(document)) = (role, policy.at("/PolicyDocument"))
-            && let Some(known) = roles.get_mut(role.logical_id)
-        {
-            known.add(document);
         }
     }
     roles

@@ -76,6 +76,8 @@ rules! {
     CIRCULAR_GROUPS "FG304" Error Resource "security groups that name each other in their own rules" => "make the rules resources of their own: SecurityGroupIngress and SecurityGroupEgress";
     UNUSED_PARAMETER "FG305" Warning Stack "a parameter that nothing uses" => "remove it";
     EXPORT "FG306" Warning Stack "an output that is exported" => "use the handle in the other stack: it becomes an output and a parameter";
+    DUPLICATE_NAME "FG307" Error Resource "two resources that are one and the same" => "give one of them another name, or none: CloudFormation then makes one";
+    STALE_WAIVER "FG308" Warning Resource "a waiver that excuses nothing" => "remove the waiver";
     WILDCARD_ACTION "FG401" Error Resource "a policy that allows every action of a service" => "name the actions";
     WILDCARD_RESOURCE "FG402" Error Resource "a policy that allows its actions on every resource" => "name the resources";
     KAFKA_COMPANION "FG403" Error Resource "an MSK action without the actions that it needs, or on the wrong kind of resource" => "use the grants of KafkaTopic";
@@ -95,6 +97,8 @@ rules! {
     LONG_LIVED_KEY "FG424" Error Resource "an access key" => "use a role";
     LITERAL_SECRET "FG425" Error Resource "a secret in plain text" => "keep it in Secrets Manager and refer to it: ManageMasterUserPassword or {{resolve:secretsmanager:...}}";
     DATABASE_USER "FG426" Error Resource "rds-db:connect on something that is no database user" => "allow it on arn:PARTITION:rds-db:REGION:ACCOUNT:dbuser:RESOURCE-ID/USER; a proxy's id begins with prx-";
+    KAFKA_ACTION "FG427" Error Resource "an action that MSK does not have" => "correct its name: IAM takes any, and grants nothing by it";
+    PRINCIPAL "FG428" Error Resource "a service principal that is none" => "take the service's name, ending in .amazonaws.com";
     KAFKA_VERSION_ENDED "FG430" Error Resource "a Kafka version past its end of support" => "take a version that is supported, such as 3.9.x.kraft";
     KAFKA_ZOOKEEPER "FG431" Warning Resource "a Kafka cluster on ZooKeeper" => "make it with a .kraft version: an existing cluster cannot be migrated in place";
     KAFKA_VERSION "FG432" Warning Resource "a Kafka version that MSK does not have" => "take one that it has; `aws kafka list-kafka-versions` lists them";
@@ -137,6 +141,8 @@ rules! {
     FUNCTION_LOGS "FG472" Error Resource "a function without a log group of the stack" => "declare the log group with a retention, and name it in LoggingConfig";
     FUNCTION_RUNTIME "FG473" Error Resource "a function's runtime past its end" => "take a runtime that has time left, such as provided.al2023";
     INVOKE_SOURCE "FG474" Error Resource "a permission by which any account may call a function through a service" => "set SourceArn or SourceAccount";
+    SCHEDULE "FG475" Error Resource "a schedule that EventBridge refuses" => "write rate(1 minute), rate(5 minutes) or cron with six fields and one `?`";
+    TARGET_CLOSED "FG476" Error Resource "a target that does not let its caller in" => "add a QueuePolicy, a TopicPolicy or a Lambda Permission for the service";
     PROXY_TLS "FG480" Error Resource "a database proxy that takes connections without TLS" => "set RequireTLS";
     PROXY_IDLE "FG481" Warning Resource "a database proxy whose idle timeout nobody chose" => "set IdleClientTimeout, longer than the clients' own";
     PROXY_AUTO_PAUSE "FG482" Error Resource "a database that pauses behind a proxy" => "set MinCapacity to 0.5 or more";
@@ -159,6 +165,8 @@ rules! {
     BUCKET_ENCRYPTION "FG499" Warning Resource "a bucket whose encryption nobody chose" => "set BucketEncryption";
     BUCKET_TLS "FG500" Error Resource "a bucket that answers without TLS" => "deny requests whose aws:SecureTransport is false in a BucketPolicy";
     KEY_ROTATION "FG501" Error Resource "a key whose material is never renewed" => "set EnableKeyRotation";
+    STREAM_MODE "FG502" Error Resource "a stream on demand with a number of shards" => "leave ShardCount out, or provision the stream";
+    TABLE_KEYS "FG503" Error Resource "a table whose keys, attributes and throughput do not fit together" => "define the attributes of all keys and no others, and give throughput where it is provisioned";
     PUBLIC_ENDPOINT "FG510" Error Resource "a Kubernetes endpoint open to every address" => "set EndpointPublicAccess to false, or name PublicAccessCidrs";
     AUTO_MODE_ROLE "FG511" Error Resource "a role without what EKS Auto Mode needs" => "attach the policies, and trust with sts:TagSession";
     POD_ROLE "FG512" Error Resource "a pod identity with a role that does not trust pods" => "trust pods.eks.amazonaws.com with sts:AssumeRole and sts:TagSession";
@@ -169,4 +177,5 @@ rules! {
     PUBLIC_SUBNET "FG517" Warning Resource "a subnet that gives out public addresses" => "set MapPublicIpOnLaunch to false";
     WIDE_INGRESS "FG518" Error Resource "a block that may reach every port" => "name the ports";
     MUTABLE_TAGS "FG519" Warning Resource "a repository whose tags can be moved" => "set ImageTagMutability to IMMUTABLE";
+    SUBNET_BLOCK "FG520" Error Resource "a subnet that overlaps another or leaves its VPC" => "give each a block of its own within the VPC's";
 }

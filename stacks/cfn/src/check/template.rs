@@ -134,6 +134,8 @@ pub(super) struct Wiring<'a> {
     topics: BTreeMap<&'a str, f64>,
     /// Kafka clusters of the app by name.
     clusters: BTreeMap<&'a str, Resource<'a>>,
+    /// Policies that are attached to roles from outside, of all stacks.
+    policies: Vec<Resource<'a>>,
     /// The rules of security groups, by stack and logical id.
     doors: BTreeMap<(&'a str, &'a str), Vec<Door<'a>>>,
 }
@@ -144,6 +146,7 @@ impl<'a> Wiring<'a> {
             stacks: assembly.manifest.stacks.iter().filter_map(|entry| stack(assembly, entry)).collect(),
             topics: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            policies: Vec::new(),
             doors: BTreeMap::new(),
         };
         let all: Vec<Resource<'a>> =
@@ -156,6 +159,9 @@ impl<'a> Wiring<'a> {
                 }
                 "AWS::MSK::Cluster" => {
                     wiring.clusters.extend(resource.text("/ClusterName").map(|name| (name, resource)));
+                }
+                "AWS::IAM::Policy" | "AWS::IAM::ManagedPolicy" | "AWS::IAM::RolePolicy" => {
+                    wiring.policies.push(resource);
                 }
                 "AWS::EC2::SecurityGroup" => {
                     for (list, inward) in [("/SecurityGroupIngress", true), ("/SecurityGroupEgress", false)] {
@@ -281,6 +287,11 @@ impl<'a> Template<'a> {
     /// The Kafka cluster of the app with that name.
     pub(super) fn kafka_cluster(&self, name: &str) -> Option<Resource<'a>> {
         self.wiring.clusters.get(name).copied()
+    }
+
+    /// Policies that are attached to roles from outside, of all stacks.
+    pub(super) fn policies(&self) -> &[Resource<'a>] {
+        &self.wiring.policies
     }
 
     /// The rules of a security group, wherever the app declares them.

@@ -25,8 +25,11 @@ pub(crate) fn assembly(resources: Json, more: Json) -> Assembly {
     app(vec![("s", template, Vec::new())])
 }
 
-/// An assembly of stacks: id, template, and of each parameter the stack and output that it comes from.
-pub(crate) fn app(stacks: Vec<(&str, Json, Vec<(&str, &str, &str)>)>) -> Assembly {
+/// A parameter, and the stack and output that it comes from.
+type Wire<'a> = (&'a str, &'a str, &'a str);
+
+/// An assembly of stacks: id, template, and wires.
+pub(crate) fn app(stacks: Vec<(&str, Json, Vec<Wire<'_>>)>) -> Assembly {
     let mut entries = Vec::new();
     let mut templates = BTreeMap::new();
     let mut provenance = Vec::new();
@@ -61,7 +64,7 @@ pub(crate) fn app(stacks: Vec<(&str, Json, Vec<(&str, &str, &str)>)>) -> Assembl
     Assembly { manifest, templates, files: BTreeMap::new(), provenance }
 }
 
-fn entry(stack: &str, parameters: Vec<(&str, &str, &str)>) -> StackEntry {
+fn entry(stack: &str, parameters: Vec<Wire<'_>>) -> StackEntry {
     let parameters = parameters.into_iter().map(|(name, stack, output)| ParameterWiring {
         name: name.to_owned(),
         source: Source::Output { stack: stack.to_owned(), output: output.to_owned() },
