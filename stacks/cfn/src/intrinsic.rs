@@ -268,10 +268,18 @@ impl<T> Value<Vec<Value<T>>> {
     }
 }
 
+/// Whether a value is known to CloudFormation alone.
+pub(crate) fn is_intrinsic(json: &Json) -> bool {
+    json.as_object().is_some_and(|object| {
+        object.len() == 1
+            && object.keys().all(|key| key == "Ref" || key == "Condition" || key.starts_with("Fn::"))
+    })
+}
+
 /// Replaces expressions by the names under which `Fn::Sub` finds them.
 fn take_expressions(json: Json, values: &mut Vec<Json>) -> Json {
     match json {
-        Json::Object(object) if crate::check::is_intrinsic(&Json::Object(object.clone())) => {
+        Json::Object(object) if is_intrinsic(&Json::Object(object.clone())) => {
             let value = Json::Object(object);
             let index = values.iter().position(|known| *known == value).unwrap_or_else(|| {
                 values.push(value);

@@ -9,9 +9,10 @@ use cfn_resources::{
     ec2::SecurityGroup,
     rds::{
         DbCluster, DbClusterMasterUserSecret, DbClusterParameterGroup, DbClusterParameterGroupRequired,
-        DbInstance, DbProxy, DbProxyDefaultAuthScheme, DbProxyEngineFamily, DbProxyRequired,
-        DbProxyTargetGroup, DbProxyTargetGroupConnectionPoolConfigurationInfoFormat,
-        DbProxyTargetGroupTargetGroupName, DbSubnetGroup,
+        DbClusterServerlessV2ScalingConfiguration, DbInstance, DbProxy, DbProxyDefaultAuthScheme,
+        DbProxyEngineFamily, DbProxyRequired, DbProxyTargetGroup,
+        DbProxyTargetGroupConnectionPoolConfigurationInfoFormat, DbProxyTargetGroupTargetGroupName,
+        DbSubnetGroup,
     },
 };
 use serde_json::json;
@@ -37,8 +38,11 @@ pub struct DatabaseProperties {
     pub database: String,
     /// Aurora's version, such as `16.8`.
     pub engine_version: String,
-    /// Such as `db.r7g.large`.
+    /// Such as `db.r7g.large`, or `db.serverless`.
     pub instance_class: String,
+    /// The bounds of a serverless cluster's capacity, in Aurora capacity units (steps of 0.5). The lower one is
+    /// above 0: behind a proxy, connections keep the cluster from pausing.
+    pub serverless_capacity: Option<(f64, f64)>,
     /// Readers beside the writer; one can take over from it.
     pub readers: u32,
     /// Days that backups are kept, 1 to 35.
@@ -119,29 +123,32 @@ impl Database {
             &["service-role/AmazonRDSEnhancedMonitoringRole"],
             Vec::new(),
         );
-        let cluster = scope.add(
-            "Resource",
-            DbCluster::new()
-                .db_cluster_identifier(properties.name.clone())
-                .engine("aurora-postgresql")
-                .engine_version(properties.engine_version.clone())
-                .database_name(properties.database.clone())
-                .db_subnet_group_name(subnets.reference())
-                .db_cluster_parameter_group_name(parameters.reference())
-                .vpc_security_group_ids([group.group_id()])
-                .port(POSTGRESQL_PORT)
-                .storage_encrypted(true)
-                .kms_key_id(as_text(&key.arn()))
-                .master_username("administrator")
-                // Secrets Manager makes the password and rotates it every seven days.
-                .manage_master_user_password(true)
-                .master_user_secret(DbClusterMasterUserSecret::new().kms_key_id(key.key_id()))
-                .enable_iam_database_authentication(true)
-                .enable_cloudwatch_logs_exports(["postgresql"])
-                .backup_retention_period(properties.backup_retention_days)
-                .copy_tags_to_snapshot(true)
-                .deletion_protection(properties.data == DataPolicy::Kept),
-        );
+        let mut cluster = DbCluster::new()
+            .db_cluster_identifier(properties.name.clone())
+            .engine("aurora-postgresql")
+            .engine_version(properties.engine_version.clone())
+            .database_name(properties.database.clone())
+            .db_subnet_group_name(subnets.reference())
+            .db_cluster_parameter_group_name(parameters.reference())
+            .vpc_security_group_ids([group.group_id()])
+            .port(POSTGRESQL_PORT)
+            .storage_encrypted(true)
+            .kms_key_id(as_text(&key.arn()))
+            .master_username("administrator")
+            // Secrets Manager makes the password and rotates it every seven days.
+            .manage_master_user_password(true)
+            .master_user_secret(DbClusterMasterUserSecret::new().kms_key_id(key.key_id()))
+            .enable_iam_database_authentication(true)
+            .enable_cloudwatch_logs_exports(["postgresql"])
+            .backup_retention_period(properties.backup_retention_days)
+            .copy_tags_to_snapshot(true)
+            .deletion_protection(properties.data == DataPolicy::Kept);
+        if let Some((least, most)) = properties.serverless_capacity {
+            cluster = cluster.serverless_v2_scaling_configuration(
+                DbClusterServerlessV2ScalingConfiguration::new().min_capacity(least).max_capacity(most),
+            );
+        }
+        let cluster = scope.add("Resource", cluster);
         scope.removal(cluster.raw(), removal);
         let mut instances = Vec::new();
         for number in 0..=properties.readers {
@@ -161,11 +168,13 @@ impl Database {
                     .promotion_tier(i64::from(number)),
             );
             scope.removal(instance.raw(), Removal::Delete);
-            scope.waive(
-                instance.raw(),
-                "FG412",
-                "the data is the cluster's; an instance has none of its own",
-            );
+            if properties.data == DataPolicy::Kept {
+                scope.waive(
+                    instance.raw(),
+                    "FG412",
+                    "the data is the cluster's; an instance has none of its own",
+                );
+            }
             instances.push(instance);
         }
 

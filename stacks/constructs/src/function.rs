@@ -234,7 +234,12 @@ impl Function {
             .consumes(cluster, topic, group)
             .statements(vec![iam::allow(
                 "DescribeKafka",
-                &["kafka:DescribeCluster", "kafka:DescribeClusterV2", "kafka:GetBootstrapBrokers"],
+                &[
+                    "kafka:DescribeCluster",
+                    "kafka:DescribeClusterV2",
+                    "kafka:GetBootstrapBrokers",
+                    "kafka-cluster:DescribeClusterDynamicConfiguration",
+                ],
                 &[as_text(&cluster.arn())],
             )])
             .statements(dead_letters.grant_send("SendDeadLetters"))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use cfn::{Handle, Json, Scope, Value};
 use cfn_resources::{
-    ec2::{SecurityGroup, SecurityGroupIngress},
+    ec2::{SecurityGroup, SecurityGroupEgress, SecurityGroupIngress},
     ids,
     msk::{
         Cluster, ClusterBrokerLogs, ClusterBrokerNodeGroupInfo, ClusterClientAuthentication,
@@ -18,7 +18,7 @@ use cfn_resources::{
 };
 
 use crate::{
-    DataPolicy, encryption, iam, logs,
+    DataPolicy, connections, encryption, iam, logs,
     network::{Network, as_text},
 };
 
@@ -174,6 +174,31 @@ impl KafkaCluster {
                     .to_port(to),
             );
         }
+    }
+
+    /// Lets Lambda's pollers of event source mappings work: they have the cluster's own security groups, and so
+    /// reach the brokers from within the group, and AWS's APIs over HTTPS.
+    pub fn allow_event_source_mappings(&self, scope: &mut Scope<'_>, name: &str) {
+        let mut scope = scope.child(name);
+        let group = &self.security_group;
+        scope.add(
+            "Ingress",
+            SecurityGroupIngress::new("tcp")
+                .group_id(group.group_id())
+                .description("Pollers of event source mappings")
+                .source_security_group_id(group.group_id())
+                .from_port(IAM_PORT)
+                .to_port(IAM_PORT),
+        );
+        scope.add(
+            "Egress",
+            SecurityGroupEgress::new(group.group_id(), "tcp")
+                .description("Pollers of event source mappings to the brokers")
+                .destination_security_group_id(group.group_id())
+                .from_port(IAM_PORT)
+                .to_port(IAM_PORT),
+        );
+        connections::allow_https(&mut scope, group);
     }
 
     /// A topic, replicated as the cluster is.

@@ -28,11 +28,12 @@ const GITHUB: &str = "token.actions.githubusercontent.com";
 const POLICY_CHARACTERS_MAX: usize = 6144;
 
 /// What a policy has beside its actions, in characters.
-const POLICY_FRAME_CHARACTERS: usize = 700;
+const POLICY_FRAME_CHARACTERS: usize = 1500;
 
 /// Adds the stack, after all whose types it looks at.
 pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delivery) {
     let needed = needed_actions(&app.resource_types());
+    let services = trusted_services(app);
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let name = stack.name().to_owned();
     let mut scope = stack.scope();
@@ -40,7 +41,7 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delive
     let key = encryption::key(&mut scope, "Key", &name, "Artifacts at rest", &[], data);
     let artifacts = PrivateBucket::new(&mut scope, "Artifacts", &key, data);
 
-    let execution = execution_role(&mut scope, environment, &needed);
+    let execution = execution_role(&mut scope, environment, &needed, &services);
     let provider = scope.add(
         "GitHub",
         OidcProvider::new().url(format!("https://{GITHUB}")).client_id_list(["sts.amazonaws.com"]),
@@ -76,7 +77,7 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delive
             ],
             &[stacks],
         ),
-        iam::allow("CloudFormationActs", &["iam:PassRole"], &[as_text(&execution.arn())]),
+        pass_role(&as_text(&execution.arn()), &BTreeSet::from(["cloudformation.amazonaws.com".to_owned()])),
         iam::allow(
             "Images",
             &[
@@ -100,11 +101,6 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delive
     };
     let pipeline =
         iam::role(&mut scope, "Pipeline", "The pipeline deploys releases", &trust, &[], statements);
-    scope.waive(
-        pipeline.raw(),
-        "FG402",
-        "a registry token is of the account: ECR's action takes no resource",
-    );
     scope.output::<String>(
         "ArtifactBucket",
         as_text(&artifacts.bucket.reference()),
@@ -144,6 +140,7 @@ fn execution_role(
     scope: &mut Scope<'_>,
     environment: &Environment,
     needed: &BTreeMap<String, BTreeSet<String>>,
+    services: &BTreeSet<String>,
 ) -> Handle<Role> {
     let mut scope = scope.child("Execution");
     let own = |kind: &str| {
@@ -165,6 +162,11 @@ fn execution_role(
         if !identity.is_empty() {
             let (linked, identity): (Vec<&str>, Vec<&str>) =
                 identity.into_iter().partition(|action| *action == "iam:CreateServiceLinkedRole");
+            let (pass, identity): (Vec<&str>, Vec<&str>) =
+                identity.into_iter().partition(|action| *action == "iam:PassRole");
+            if !pass.is_empty() {
+                statements.push(pass_role(&own("role"), services));
+            }
             let provider = Value::sub("arn:${AWS::Partition}:iam::${AWS::AccountId}:oidc-provider/*", []);
             let own = [own("role"), own("policy"), provider];
             statements.push(iam::allow("Identities", &identity, &own));
@@ -198,6 +200,35 @@ fn execution_role(
         *role = role.clone().managed_policy_arns(policies);
     }
     role
+}
+
+/// Hands a role on, to these services alone.
+fn pass_role(role: &Value<String>, services: &BTreeSet<String>) -> Json {
+    let mut statement = iam::allow("PassRole", &["iam:PassRole"], std::slice::from_ref(role));
+    statement["Condition"] = json!({ "StringEquals": { "iam:PassedToService": services } });
+    statement
+}
+
+/// The services that the rendered roles trust: whom CloudFormation hands them on to.
+fn trusted_services(app: &mut App) -> BTreeSet<String> {
+    let mut services = BTreeSet::new();
+    app.visit(|_, resource| {
+        if resource.resource_type() != "AWS::IAM::Role" {
+            return;
+        }
+        let properties = resource.properties();
+        let statements = properties
+            .get("AssumeRolePolicyDocument")
+            .and_then(|document| document.get("Statement")?.as_array())
+            .into_iter()
+            .flatten();
+        services.extend(
+            statements
+                .filter_map(|statement| statement.pointer("/Principal/Service")?.as_str())
+                .map(str::to_owned),
+        );
+    });
+    services
 }
 
 /// The actions in groups that fit into a policy each; a service's actions stay together as far as they fit.

@@ -9,7 +9,7 @@ use constructs::{
 };
 
 use crate::{
-    environment::Environment,
+    environment::{Environment, System},
     network::stack_properties,
     sizes::{DEAD_LETTER_PARTITIONS, Sizes},
 };
@@ -62,6 +62,9 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, sizes: &Sizes, ne
         },
     );
     cluster.allow_clients_from(&mut scope, "Ingress", &network.cidr.to_string());
+    if environment.has(System::Ledger) {
+        cluster.allow_event_source_mappings(&mut scope, "Pollers");
+    }
     let mut topics = scope.child("Topics");
     let partitions = i64::try_from(sizes.trades("partitions")).unwrap_or(i64::MAX);
     let settings = retained_for_hours(u64::from(environment.trades.retention_hours));

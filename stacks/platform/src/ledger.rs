@@ -261,6 +261,7 @@ fn database(
             database: "ledger".to_owned(),
             engine_version: level.version.clone(),
             instance_class: level.instance_class.clone(),
+            serverless_capacity: level.min_capacity.zip(level.max_capacity),
             readers: level.instances.saturating_sub(1),
             backup_retention_days: i64::from(level.backup_retention_days),
             proxy_max_connections_percent: figure("proxy_max_connections_percent"),

@@ -10,9 +10,9 @@ use super::{
         COMBINATION, ENUMERATION, LENGTH, MISSING_PROPERTY, NUMBER_AS_TEXT, PATTERN, RANGE, READ_ONLY,
         UNKNOWN_PROPERTY, WRONG_TYPE,
     },
-    template::{Resource, is_intrinsic, texts},
+    template::{Resource, texts},
 };
-use crate::{schema::TypeSchema, value::Json};
+use crate::{intrinsic::is_intrinsic, schema::TypeSchema, value::Json};
 
 /// Compiled patterns: the same ones come again and again.
 #[derive(Default)]

@@ -86,14 +86,6 @@ pub(super) fn texts(json: Option<&Json>) -> Vec<&str> {
     }
 }
 
-/// Whether a value is known to CloudFormation alone.
-pub(super) fn is_intrinsic(json: &Json) -> bool {
-    json.as_object().is_some_and(|object| {
-        object.len() == 1
-            && object.keys().all(|key| key == "Ref" || key == "Condition" || key.starts_with("Fn::"))
-    })
-}
-
 /// The name that a `Ref`, an `Fn::GetAtt` or an `Fn::Sub` of nothing but one variable refers to.
 pub(super) fn referred(json: &Json) -> Option<&str> {
     if let Some(name) = json.get("Ref").and_then(Json::as_str) {

@@ -231,7 +231,7 @@ fn scopes(statement: &Json, name: &str) -> Vec<Scope> {
 fn principals(statement: &Json) -> Vec<Scope> {
     let names = |value: &Json| -> Vec<String> {
         match value {
-            Json::Object(kinds) if !crate::check::is_intrinsic(value) => kinds
+            Json::Object(kinds) if !crate::intrinsic::is_intrinsic(value) => kinds
                 .iter()
                 .flat_map(|(kind, names)| {
                     list(names).into_iter().map(move |name| match text(name).as_str() {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     assembly::{LookupSource, Source},
     canonical::to_canonical_bytes,
-    check::is_intrinsic,
+    intrinsic::is_intrinsic,
     schema::TypeSchema,
     value::Json,
 };

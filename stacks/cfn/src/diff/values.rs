@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::{canonical::to_canonical_bytes, check::is_intrinsic, value::Json};
+use crate::{canonical::to_canonical_bytes, intrinsic::is_intrinsic, value::Json};
 
 /// What became of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
