@@ -1,7 +1,7 @@
 //! The stack language: typed values, handles, stacks and assemblies that render CloudFormation.
 //!
-//! Nothing here knows a service by name. A resource is whatever implements [`Resource`]; the generated
-//! vocabulary in `cfn-resources` does. Rendering is pure: no clock, network, environment variable or random
+//! Nothing here knows a service by name, but for the rules of [`check`]. A resource is whatever implements
+//! [`Resource`]; the generated vocabulary in `cfn-resources` does. Rendering is pure: no clock, network, environment variable or random
 //! source, and the same inputs give the same bytes.
 //!
 //! ```

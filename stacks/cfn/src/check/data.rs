@@ -10,7 +10,7 @@ use super::{
         LOG_RETENTION, QUEUE_ENCRYPTION, STREAM_ENCRYPTION, STREAM_MODE, TABLE_ENCRYPTION, TABLE_KEYS,
         TABLE_RECOVERY, TOPIC_ENCRYPTION,
     },
-    template::{Resource, Template, texts},
+    template::{Resource, Template, is_intrinsic, texts},
 };
 use crate::value::Json;
 
@@ -82,7 +82,15 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
 
 /// DynamoDB wants the attributes of all keys defined, and no others, and throughput where it is provisioned.
 fn table(table: &Resource<'_>, findings: &mut Findings<'_>) {
-    let named = |items: &'_ [Json]| -> BTreeSet<String> {
+    let literal = |pointer: &str| table.at(pointer).is_none_or(Json::is_array);
+    let lists = ["/AttributeDefinitions", "/KeySchema", "/GlobalSecondaryIndexes", "/LocalSecondaryIndexes"];
+    // What an expression adds is known to the deployment alone.
+    if !lists.into_iter().all(literal)
+        || lists.into_iter().flat_map(|list| table.list(list)).any(is_intrinsic)
+    {
+        return;
+    }
+    let named = |items: &[Json]| -> BTreeSet<String> {
         items.iter().filter_map(|item| item.get("AttributeName")?.as_str()).map(str::to_owned).collect()
     };
     let defined = named(table.list("/AttributeDefinitions"));

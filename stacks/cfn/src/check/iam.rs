@@ -190,7 +190,9 @@ fn trust(resource: &Resource<'_>, statement: &Json, actions: &[&str], findings: 
         findings.resource(PRINCIPAL, resource.logical_id, format!("`{service}` is no service of AWS's"));
     }
     let everybody = principal.as_str() == Some("*") || texts(principal.get("AWS")).contains(&"*");
-    if everybody && statement.get("Condition").is_none() {
+    // An endpoint's policy is about who is in the VPC already; the policies of both sides still hold.
+    let endpoint = resource.kind == "AWS::EC2::VPCEndpoint";
+    if everybody && !endpoint && statement.get("Condition").is_none() {
         findings.resource(
             OPEN_PRINCIPAL,
             resource.logical_id,

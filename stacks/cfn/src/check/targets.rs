@@ -90,8 +90,15 @@ impl<'a> Doors<'a> {
                 }
             }
         }
+        let named: BTreeMap<&str, Resource<'a>> = template
+            .of_kind("AWS::Lambda::Function")
+            .iter()
+            .filter_map(|function| Some((function.text("/FunctionName")?, *function)))
+            .collect();
         for permission in template.of_kind("AWS::Lambda::Permission") {
-            let function = permission.at("/FunctionName").and_then(|name| template.own(name));
+            let function = permission
+                .at("/FunctionName")
+                .and_then(|name| template.own(name).or_else(|| named.get(name.as_str()?).copied()));
             if let Some((function, service)) = function.zip(permission.text("/Principal")) {
                 open.entry(function.logical_id).or_default().insert(service);
             }
