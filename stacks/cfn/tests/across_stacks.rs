@@ -117,3 +117,57 @@ fn a_proxy_before_a_pausing_database_of_another_stack_is_blamed_itself() {
     let paths: Vec<String> = found(&assembly, "FG482").into_iter().map(|finding| finding.path).collect();
     assert_eq!(paths, ["ledger/Targets"]);
 }
+
+/// A network, brokers in it and a mapping; `more` are further resources of the network.
+fn network_and_kafka(more: Json, mapping: Json) -> Vec<String> {
+    let mut network = json!({
+        "Resources": {
+            "Subnet": {"Type": "AWS::EC2::Subnet", "Properties": {}},
+            "Routes": {"Type": "AWS::EC2::RouteTable", "Properties": {}},
+            "Link": {"Type": "AWS::EC2::SubnetRouteTableAssociation", "Properties": {
+                "SubnetId": {"Ref": "Subnet"}, "RouteTableId": {"Ref": "Routes"}
+            }}
+        },
+        "Outputs": {"Subnet": {"Value": {"Fn::GetAtt": ["Subnet", "SubnetId"]}}}
+    });
+    for (id, resource) in more.as_object().unwrap() {
+        network["Resources"][id] = resource.clone();
+    }
+    let mut source = json!({"EventSourceArn": {"Fn::GetAtt": ["Kafka", "Arn"]}, "Topics": ["trades"]});
+    for (name, value) in mapping.as_object().unwrap() {
+        source[name] = value.clone();
+    }
+    let kafka = json!({
+        "Parameters": {"Subnet": {"Type": "String"}},
+        "Resources": {
+            "Kafka": {"Type": "AWS::MSK::Cluster", "Properties": {
+                "BrokerNodeGroupInfo": {"ClientSubnets": [{"Ref": "Subnet"}]}
+            }},
+            "Source": {"Type": "AWS::Lambda::EventSourceMapping", "Properties": source}
+        }
+    });
+    let assembly =
+        app(vec![("network", network, vec![]), ("kafka", kafka, vec![("Subnet", "network", "Subnet")])]);
+    found(&assembly, "FG465").into_iter().map(|finding| finding.message).collect()
+}
+
+#[test]
+fn a_poller_needs_a_way_to_lambda_from_the_brokers_subnets() {
+    let shut = network_and_kafka(json!({}), json!({}));
+    assert_eq!(shut, ["Subnet has no default route, and there is no endpoint of lambda and sts"]);
+    let route = json!({"Out": {"Type": "AWS::EC2::Route", "Properties": {
+        "RouteTableId": {"Ref": "Routes"}, "DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-0"
+    }}});
+    assert_eq!(network_and_kafka(route, json!({})), Vec::<String>::new());
+    let endpoint = |service: &str| {
+        json!({"Type": "AWS::EC2::VPCEndpoint", "Properties": {
+            "ServiceName": {"Fn::Sub": format!("com.amazonaws.${{AWS::Region}}.{service}")}
+        }})
+    };
+    let sts = network_and_kafka(json!({"Sts": endpoint("sts")}), json!({}));
+    assert_eq!(sts, ["Subnet has no default route, and there is no endpoint of lambda"]);
+    let both = json!({"Sts": endpoint("sts"), "Lambda": endpoint("lambda")});
+    assert_eq!(network_and_kafka(both, json!({})), Vec::<String>::new());
+    let provisioned = json!({"ProvisionedPollerConfig": {"MaximumPollers": 4}});
+    assert_eq!(network_and_kafka(json!({}), provisioned), Vec::<String>::new());
+}

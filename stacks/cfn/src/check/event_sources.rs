@@ -255,6 +255,7 @@ fn may_read(
 /// in at 9098, and out there and to 443.
 fn network(template: &Template<'_>, mapping: &Mapping<'_>, findings: &mut Findings<'_>) {
     let Some(cluster) = mapping.polled.filter(|cluster| cluster.kind == "AWS::MSK::Cluster") else { return };
+    way_to_lambda(template, mapping, &cluster, findings);
     let groups: Option<Vec<Resource<'_>>> = cluster
         .list("/BrokerNodeGroupInfo/SecurityGroups")
         .iter()
@@ -282,6 +283,40 @@ fn network(template: &Template<'_>, mapping: &Mapping<'_>, findings: &mut Findin
             SOURCE_NETWORK,
             mapping.resource.logical_id,
             format!("the cluster's security group does not let its own members {}", missing.join(", ")),
+        );
+    }
+}
+
+/// In on-demand mode the poller calls Lambda and STS from the cluster's subnets: through a default route, or
+/// through endpoints of both. With a provisioned poller it does not.
+fn way_to_lambda<'a>(
+    template: &Template<'a>,
+    mapping: &Mapping<'a>,
+    cluster: &Resource<'a>,
+    findings: &mut Findings<'_>,
+) {
+    if mapping.resource.has("/ProvisionedPollerConfig") {
+        return;
+    }
+    let subnets: Option<Vec<Resource<'_>>> = cluster
+        .list("/BrokerNodeGroupInfo/ClientSubnets")
+        .iter()
+        .map(|subnet| template.target_of(cluster, subnet))
+        .collect();
+    // Subnets that the app does not declare: nothing is known of their routes.
+    let Some(subnets) = subnets.filter(|subnets| !subnets.is_empty()) else { return };
+    let missing: Vec<&str> =
+        ["lambda", "sts"].into_iter().filter(|service| !template.has_endpoint(service)).collect();
+    let shut = subnets.iter().find(|subnet| !template.leads_out(subnet));
+    if let Some(shut) = shut.filter(|_| !missing.is_empty()) {
+        findings.resource(
+            SOURCE_NETWORK,
+            mapping.resource.logical_id,
+            format!(
+                "{} has no default route, and there is no endpoint of {}",
+                shut.logical_id,
+                missing.join(" and ")
+            ),
         );
     }
 }

@@ -24,9 +24,9 @@ const VERSIONS: [(&str, Option<&str>); 12] = [
     ("3.7.x", None),
     ("3.7.x.kraft", None),
     ("3.8.x", None),
+    ("3.8.x.kraft", None),
     ("3.9.x", None),
     ("3.9.x.kraft", None),
-    ("3.8.x.kraft", None),
 ];
 
 /// Broker sizes of the MSK developer guide, by family.

@@ -131,7 +131,7 @@ rules! {
     SOURCE_BISECT "FG462" Error Resource "a stream whose failed batches are neither split nor reported in part" => "set BisectBatchOnFunctionError, or report ReportBatchItemFailures";
     SOURCE_ENDLESS "FG463" Error Resource "a stream that retries for ever" => "set MaximumRecordAgeInSeconds or MaximumRetryAttempts";
     SOURCE_CONCURRENCY "FG464" Error Resource "fewer reserved executions than pollers" => "reserve as many as there are pollers, or poll with fewer";
-    SOURCE_NETWORK "FG465" Error Resource "a Kafka event source whose poller cannot reach the brokers" => "let the cluster's security group in from itself at 9098, and out to itself and 443";
+    SOURCE_NETWORK "FG465" Error Resource "a Kafka event source whose poller reaches neither the brokers nor Lambda" => "let the cluster's security group in from itself at 9098 and out to itself and 443, and give its subnets a NAT gateway or endpoints of lambda and sts";
     SOURCE_VISIBILITY "FG466" Error Resource "a queue that shows a message again while it is worked on" => "set VisibilityTimeout to six times the function's timeout";
     SOURCE_BATCH "FG467" Error Resource "a batch size that the queue cannot give" => "set MaximumBatchingWindowInSeconds to 1 at least, and take at most 10 from a FIFO queue";
     SOURCE_QUEUE "FG468" Error Resource "a queue without dead letters as an event source" => "set RedrivePolicy";

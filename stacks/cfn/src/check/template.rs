@@ -1,6 +1,6 @@
 //! A template as the rules see it: resources by type, and what a reference leads to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     assembly::{Assembly, Source, StackEntry},
@@ -128,6 +128,10 @@ pub(super) struct Wiring<'a> {
     clusters: BTreeMap<&'a str, Resource<'a>>,
     /// Policies that are attached to roles from outside, of all stacks.
     policies: Vec<Resource<'a>>,
+    /// Subnets with a default route, by stack and logical id.
+    routed: BTreeSet<(&'a str, &'a str)>,
+    /// The services of interface endpoints, as they are written.
+    endpoints: Vec<String>,
     /// The rules of security groups, by stack and logical id.
     doors: BTreeMap<(&'a str, &'a str), Vec<Door<'a>>>,
 }
@@ -139,12 +143,18 @@ impl<'a> Wiring<'a> {
             topics: BTreeMap::new(),
             clusters: BTreeMap::new(),
             policies: Vec::new(),
+            routed: BTreeSet::new(),
+            endpoints: Vec::new(),
             doors: BTreeMap::new(),
         };
         let all: Vec<Resource<'a>> =
             wiring.stacks.values().flat_map(|stack| stack.resources.values()).copied().collect();
+        wiring.routes(&all);
         for resource in all {
             match resource.kind {
+                "AWS::EC2::VPCEndpoint" => {
+                    wiring.endpoints.extend(resource.at("/ServiceName").map(Json::to_string));
+                }
                 "AWS::MSK::Topic" => {
                     let partitions = resource.number("/PartitionCount");
                     wiring.topics.extend(resource.text("/TopicName").zip(partitions));
@@ -173,6 +183,29 @@ impl<'a> Wiring<'a> {
             }
         }
         wiring
+    }
+
+    /// Subnets whose route table has a default route: through a NAT gateway, or whatever else leads out.
+    fn routes(&mut self, all: &[Resource<'a>]) {
+        let lead = |resource: &Resource<'a>, pointer: &str| {
+            resource.at(pointer).and_then(|json| self.resolve(resource.home, json))
+        };
+        let out: BTreeSet<(&str, &str)> = all
+            .iter()
+            .filter(|route| route.kind == "AWS::EC2::Route")
+            .filter(|route| route.text("/DestinationCidrBlock") == Some("0.0.0.0/0"))
+            .filter_map(|route| lead(route, "/RouteTableId"))
+            .map(|table| (table.home, table.logical_id))
+            .collect();
+        self.routed = all
+            .iter()
+            .filter(|link| link.kind == "AWS::EC2::SubnetRouteTableAssociation")
+            .filter(|link| {
+                lead(link, "/RouteTableId").is_some_and(|table| out.contains(&(table.home, table.logical_id)))
+            })
+            .filter_map(|link| lead(link, "/SubnetId"))
+            .map(|subnet| (subnet.home, subnet.logical_id))
+            .collect();
     }
 
     fn door(&mut self, group: Resource<'a>, inward: bool, declared_by: Resource<'a>, rule: &'a Json) {
@@ -284,6 +317,17 @@ impl<'a> Template<'a> {
     /// Policies that are attached to roles from outside, of all stacks.
     pub(super) fn policies(&self) -> &[Resource<'a>] {
         &self.wiring.policies
+    }
+
+    /// Whether a subnet of the app has a default route.
+    pub(super) fn leads_out(&self, subnet: &Resource<'a>) -> bool {
+        self.wiring.routed.contains(&(subnet.home, subnet.logical_id))
+    }
+
+    /// Whether the app has an endpoint of a service, such as `sts`.
+    pub(super) fn has_endpoint(&self, service: &str) -> bool {
+        let ending = format!(".{service}\"");
+        self.wiring.endpoints.iter().any(|name| name.trim_end_matches(['}', ']']).ends_with(&ending))
     }
 
     /// The rules of a security group, wherever the app declares them.
