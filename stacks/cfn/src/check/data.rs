@@ -10,9 +10,9 @@ use super::{
         LOG_RETENTION, QUEUE_ENCRYPTION, STREAM_ENCRYPTION, STREAM_MODE, TABLE_ENCRYPTION, TABLE_KEYS,
         TABLE_RECOVERY, TOPIC_ENCRYPTION,
     },
-    template::{Resource, Template, is_intrinsic, texts},
+    template::{Resource, Template, texts},
 };
-use crate::value::Json;
+use crate::{intrinsic::is_intrinsic, value::Json};
 
 pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
     let secured = buckets_with_tls(template);
