@@ -65,6 +65,12 @@ impl TypeSchema {
                 .any(|known| known == path || known.starts_with(&format!("{path}/")))
     }
 
+    /// Whether the packages list the type for a region. A region that they do not know has every type.
+    #[must_use]
+    pub fn is_in_region(&self, region: &str) -> bool {
+        !self.paths("absentRegions").any(|absent| absent == region)
+    }
+
     /// Property paths whose change replaces the resource.
     pub fn create_only(&self) -> impl Iterator<Item = &str> {
         self.paths("createOnlyProperties")

@@ -18,6 +18,8 @@ use support::assembly;
 fn schema(kind: &str) -> Option<TypeSchema> {
     match kind {
         "Test::Unknown" => None,
+        "Test::Elsewhere" => Some(TypeSchema::new(json!({"absentRegions": ["eu-west-1"]}))),
+        "Test::Here" => Some(TypeSchema::new(json!({"absentRegions": ["eu-west-2"]}))),
         "Test::Thing" => Some(TypeSchema::new(json!({
             "additionalProperties": false,
             "required": ["Name"],
@@ -138,6 +140,7 @@ fn cases() -> Vec<(&'static str, Assembly, Assembly)> {
     };
     let mut cases: Vec<(&'static str, (Assembly, Assembly))> = vec![
         ("FG100", of(one("Test::Unknown", none()), thing(none()))),
+        ("FG113", of(one("Test::Elsewhere", none()), one("Test::Here", none()))),
         ("FG101", of(thing(json!({"Nmae": "x"})), thing(none()))),
         ("FG102", of(thing(json!({"Name": null})), thing(none()))),
         ("FG103", of(thing(json!({"Items": 5})), thing(json!({"Items": [5]})))),

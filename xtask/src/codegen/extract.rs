@@ -46,6 +46,7 @@ const PATHS: [&str; 5] = [
 
 /// The facts of all services, and the patterns that were left out as `type pattern`.
 pub(super) fn extract(packages: &Packages) -> Result<(Facts, Vec<String>)> {
+    let regions = regions(packages)?;
     let index: BTreeMap<String, String> =
         serde_json::from_str(&fs::read_to_string(packages.schemas.join("providers/us-east-1.json"))?)
             .context("the package's list of types for us-east-1")?;
@@ -60,11 +61,36 @@ pub(super) fn extract(packages: &Packages) -> Result<(Facts, Vec<String>)> {
         let schema: Json = serde_json::from_str(&fs::read_to_string(&path).with_context(|| name.clone())?)?;
         let mut kept = resource(name, &schema, &mut dropped);
         overlay.apply(name, &mut kept);
+        let absent: Vec<&str> = regions
+            .iter()
+            .filter(|(_, types)| !types.contains_key(name))
+            .map(|(region, _)| region.as_str())
+            .collect();
+        if !absent.is_empty() {
+            kept.insert("absentRegions".to_owned(), absent.into());
+        }
         facts.entry(service.to_owned()).or_default().insert(name.clone(), Json::Object(kept));
     }
     dropped.sort();
     dropped.dedup();
     Ok((facts, dropped))
+}
+
+/// The regions and the types that each has.
+fn regions(packages: &Packages) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
+    let mut regions = BTreeMap::new();
+    for entry in fs::read_dir(packages.schemas.join("providers"))? {
+        let path = entry?.path();
+        let Some(region) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+        // `sam` is a dialect, no region.
+        if path.extension().is_some_and(|extension| extension == "json") && region.contains('-') {
+            let types = serde_json::from_str(&fs::read_to_string(&path)?)
+                .with_context(|| path.display().to_string())?;
+            regions.insert(region.to_owned(), types);
+        }
+    }
+    anyhow::ensure!(regions.len() > 20, "the package lists {} regions only", regions.len());
+    Ok(regions)
 }
 
 fn resource(name: &str, schema: &Json, dropped: &mut Vec<String>) -> Map<String, Json> {

@@ -175,7 +175,17 @@ pub fn check(assembly: &Assembly, schema: &dyn Fn(&str) -> Option<TypeSchema>) -
                 known.insert(resource.kind.to_owned(), schema(resource.kind));
             }
             match known.get(resource.kind).and_then(Option::as_ref) {
-                Some(schema) => properties::check(resource, schema, &mut patterns, &mut findings),
+                Some(schema) => {
+                    properties::check(resource, schema, &mut patterns, &mut findings);
+                    let region = &assembly.manifest.region;
+                    if !schema.is_in_region(region) {
+                        findings.resource(
+                            rules::REGION,
+                            resource.logical_id,
+                            format!("{region} does not have {}", resource.kind),
+                        );
+                    }
+                }
                 None => findings.resource(
                     rules::UNKNOWN_TYPE,
                     resource.logical_id,

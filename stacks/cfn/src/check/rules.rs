@@ -60,6 +60,7 @@ rules! {
     NUMBER_AS_TEXT "FG110" Warning Resource "a number or flag that is given as text" => "give it as a number or a flag";
     ARN_FOR_NAME "FG111" Error Resource "an ARN where a name belongs" => "give the name: a handle's `reference()`, or the attribute that is the name";
     NAME_FOR_ARN "FG112" Error Resource "a name where an ARN belongs" => "give the ARN: a handle's `arn()`";
+    REGION "FG113" Error Resource "a resource type that the region does not have" => "take another region, or do without the type there";
     RESOURCE_LIMIT "FG201" Error Stack "more than 500 resources in a stack" => "split the stack";
     RESOURCE_LIMIT_NEAR "FG202" Warning Stack "more than 400 of 500 resources in a stack" => "plan to split the stack";
     NAME_LIMIT "FG203" Error Stack "more than 200 outputs or parameters in a stack" => "split the stack";
