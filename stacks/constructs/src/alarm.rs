@@ -91,10 +91,7 @@ impl AlarmTopic {
             iam::allow("AlarmsArePublished", &["sns:Publish"], std::slice::from_ref(&topic_arn));
         publish["Principal"] = json!({ "Service": publishers });
         publish["Condition"] = json!({ "StringEquals": { "aws:SourceAccount": account } });
-        let mut over_tls = iam::allow("OverTlsAlone", &["sns:Publish"], std::slice::from_ref(&topic_arn));
-        over_tls["Effect"] = json!("Deny");
-        over_tls["Principal"] = json!("*");
-        over_tls["Condition"] = json!({ "Bool": { "aws:SecureTransport": "false" } });
+        let over_tls = iam::over_tls_alone(&["sns:Publish"], std::slice::from_ref(&topic_arn));
         scope.add(
             "Policy",
             cfn_resources::sns::TopicPolicy::new(iam::document(vec![publish, over_tls]), [topic_arn]),

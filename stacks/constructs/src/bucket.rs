@@ -12,7 +12,6 @@ use cfn_resources::{
         BucketVersioningConfiguration, BucketVersioningConfigurationStatus,
     },
 };
-use serde_json::json;
 
 use crate::{DataPolicy, iam, network::as_text};
 
@@ -69,10 +68,7 @@ impl PrivateBucket {
             "access is told by CloudTrail's data events; a second bucket of access logs would need the same care as this one",
         );
         let arn = as_text(&bucket.arn());
-        let mut over_tls = iam::allow("OverTlsAlone", &["s3:*"], &[arn.clone(), below(&arn)]);
-        over_tls["Effect"] = json!("Deny");
-        over_tls["Principal"] = json!("*");
-        over_tls["Condition"] = json!({ "Bool": { "aws:SecureTransport": "false" } });
+        let over_tls = iam::over_tls_alone(&["s3:*"], &[arn.clone(), below(&arn)]);
         scope.add("Policy", BucketPolicy::new(as_text(&bucket.reference()), iam::document(vec![over_tls])));
         Self { bucket, key_arn: as_text(&key.arn()) }
     }

@@ -22,6 +22,16 @@ pub fn allow(sid: &str, actions: &[&str], resources: &[Value<String>]) -> Json {
     })
 }
 
+/// Refuses actions on resources to everybody who does not come over TLS, for the resource's own policy.
+#[must_use]
+pub fn over_tls_alone(actions: &[&str], resources: &[Value<String>]) -> Json {
+    let mut statement = allow("OverTlsAlone", actions, resources);
+    statement["Effect"] = json!("Deny");
+    statement["Principal"] = json!("*");
+    statement["Condition"] = json!({ "Bool": { "aws:SecureTransport": "false" } });
+    statement
+}
+
 /// Who may take a role on.
 #[derive(Clone, Debug)]
 pub enum Trust {

@@ -7,7 +7,6 @@ use cfn_resources::{
     cloudwatch::AlarmStatistic,
     sqs::{Queue, QueuePolicy},
 };
-use serde_json::json;
 
 use crate::{DataPolicy, alarm::Metric, iam, network::as_text};
 
@@ -36,11 +35,8 @@ impl DeadLetterQueue {
             "CKV_AWS_27",
             "it is encrypted with keys that SQS manages: services that send failures need no grant of a key",
         );
-        let mut over_tls =
-            iam::allow("OverTlsAlone", &["sqs:SendMessage", "sqs:ReceiveMessage"], &[as_text(&queue.arn())]);
-        over_tls["Effect"] = json!("Deny");
-        over_tls["Principal"] = json!("*");
-        over_tls["Condition"] = json!({ "Bool": { "aws:SecureTransport": "false" } });
+        let over_tls =
+            iam::over_tls_alone(&["sqs:SendMessage", "sqs:ReceiveMessage"], &[as_text(&queue.arn())]);
         scope.add("Policy", QueuePolicy::new(iam::document(vec![over_tls]), [queue.queue_url()]));
         Self { queue }
     }

@@ -201,9 +201,8 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
         );
     }
     mode_rule(&mut scope, &alarms, &mode_function, &queue);
-    function_alarms(
+    observability.watch_functions(
         &mut scope,
-        observability,
         &queue,
         &[("Transform", &transform), ("Writer", &writer), ("ModeFunction", &mode_function)],
     );
@@ -332,44 +331,4 @@ fn mode_rule(scope: &mut Scope<'_>, alarms: &[Handle<Alarm>], function: &Functio
                 .dead_letter_config(RuleDeadLetterConfig::new().arn(queue.queue.arn()))]),
     );
     function.invoked_by(scope, "ModeInvocation", "events.amazonaws.com", as_text(&rule.arn()), queue);
-}
-
-/// What every asynchronous function is watched for.
-pub(crate) fn function_alarms(
-    scope: &mut Scope<'_>,
-    observability: &Observability,
-    queue: &DeadLetterQueue,
-    functions: &[(&str, &Function)],
-) {
-    let mut scope = scope.child("Alarms");
-    let any = Limit {
-        above: 0.0,
-        period_seconds: 60,
-        periods: 5,
-        periods_above: 2,
-        without_data: WithoutData::IsWell,
-    };
-    observability.alarms.alarm(
-        &mut scope,
-        "DeadLetters",
-        "Batches were given up: they lie in the queue with where they came from",
-        &queue.messages(),
-        &Limit { periods: 1, periods_above: 1, ..any },
-    );
-    for (name, function) in functions {
-        observability.alarms.alarm(
-            &mut scope,
-            &format!("{name}Errors"),
-            "Invocations of the function fail",
-            &function.metric("Errors", AlarmStatistic::Sum),
-            &any,
-        );
-        observability.alarms.alarm(
-            &mut scope,
-            &format!("{name}Throttles"),
-            "Invocations of the function are turned away: its concurrency is used up",
-            &function.metric("Throttles", AlarmStatistic::Sum),
-            &any,
-        );
-    }
 }

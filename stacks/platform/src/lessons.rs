@@ -19,8 +19,7 @@ use serde_json::json;
 use worker_contract::lessons as variables;
 
 use crate::{
-    Base, environment::Environment, ledger::function_alarms, network::stack_properties,
-    observability::Observability, sizes::Sizes,
+    Base, environment::Environment, network::stack_properties, observability::Observability, sizes::Sizes,
 };
 
 /// What the stack holds.
@@ -154,7 +153,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
     scaler.invoked_by(&mut scope, "ScalerInvocation", "sns.amazonaws.com", as_text(&scaling.arn()), &queue);
 
     alarms(&mut scope, observability, &enricher, &[&users, &subscriptions]);
-    function_alarms(&mut scope, observability, &queue, &[("Enricher", &enricher), ("ShardScaler", &scaler)]);
+    observability.watch_functions(&mut scope, &queue, &[("Enricher", &enricher), ("ShardScaler", &scaler)]);
     let body = json!({ "widgets": [enricher.widget("enricher"), scaler.widget("shard scaler")] });
     scope.add("Dashboard", Dashboard::new(Value::json_text(body)).dashboard_name(name));
     scope.output::<String>("InputStream", input.name(), "Where events come in");

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cfn::{App, Value};
+use cfn::{App, Scope, Value};
 use cfn_resources::cloudwatch::{AlarmStatistic, Dashboard};
-use constructs::alarm::{AlarmTopic, Limit, Metric, WithoutData};
+use constructs::{
+    alarm::{AlarmTopic, Limit, Metric, WithoutData},
+    function::Function,
+    queue::DeadLetterQueue,
+};
 use serde_json::json;
 
 use crate::{environment::Environment, kafka::Kafka, network::stack_properties};
@@ -20,6 +24,48 @@ const DISK_USED_PERCENT_MAX: f64 = 80.0;
 pub struct Observability {
     /// Where alarms are told.
     pub alarms: AlarmTopic,
+}
+
+impl Observability {
+    /// Watches asynchronous functions: what they give up, what fails, what is turned away.
+    pub(crate) fn watch_functions(
+        &self,
+        scope: &mut Scope<'_>,
+        queue: &DeadLetterQueue,
+        functions: &[(&str, &Function)],
+    ) {
+        let mut scope = scope.child("Alarms");
+        let any = Limit {
+            above: 0.0,
+            period_seconds: 60,
+            periods: 5,
+            periods_above: 2,
+            without_data: WithoutData::IsWell,
+        };
+        self.alarms.alarm(
+            &mut scope,
+            "DeadLetters",
+            "Batches were given up: they lie in the queue with where they came from",
+            &queue.messages(),
+            &Limit { periods: 1, periods_above: 1, ..any },
+        );
+        for (name, function) in functions {
+            self.alarms.alarm(
+                &mut scope,
+                &format!("{name}Errors"),
+                "Invocations of the function fail",
+                &function.metric("Errors", AlarmStatistic::Sum),
+                &any,
+            );
+            self.alarms.alarm(
+                &mut scope,
+                &format!("{name}Throttles"),
+                "Invocations of the function are turned away: its concurrency is used up",
+                &function.metric("Throttles", AlarmStatistic::Sum),
+                &any,
+            );
+        }
+    }
 }
 
 /// Adds the stack.
