@@ -8,6 +8,7 @@ pub mod kafka;
 pub mod ledger;
 pub mod lessons;
 pub mod prices;
+pub mod scaling;
 pub mod tags;
 pub mod trades;
 
