@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod lessons;
 pub mod prices;
 pub mod scaling;
+pub mod simulation;
 pub mod tags;
 pub mod trades;
 

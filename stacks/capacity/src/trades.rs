@@ -27,7 +27,7 @@ pub struct ServiceLevel {
 
 /// What a batch costs beside its write, in seconds: reading, decoding, committing. Measured on one core, it
 /// bounds the rate of a consumer whose write takes no time.
-const BATCH_OVERHEAD_SECONDS: f64 = 0.002;
+pub(crate) const BATCH_OVERHEAD_SECONDS: f64 = 0.002;
 
 /// Sizes the system.
 ///
