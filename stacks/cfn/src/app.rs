@@ -72,6 +72,37 @@ pub struct Workload {
     pub values: BTreeMap<String, DeployValue>,
 }
 
+/// A Helm release: a chart that others publish, with our values.
+#[derive(Clone, Debug)]
+pub struct HelmRelease {
+    /// The release's name.
+    pub name: String,
+    /// The chart, as `REPOSITORY/CHART`; the repository by the name that it is customarily added under.
+    pub chart: String,
+    /// The chart's version.
+    pub version: String,
+    /// The namespace that it is installed into.
+    pub namespace: String,
+    /// The values, as YAML.
+    pub values: String,
+    /// What must be there first, by name: releases, workloads and cluster manifests that were added before.
+    pub after: Vec<String>,
+}
+
+/// A manifest that is applied to the cluster and is no workload. Only a real cluster gets it: a local environment
+/// reads workloads alone.
+#[derive(Clone, Debug)]
+pub struct ClusterManifest {
+    /// Its name.
+    pub name: String,
+    /// The manifest: YAML documents with `${{ name }}` where a deploy-time value goes.
+    pub manifest: String,
+    /// The deploy-time values by name.
+    pub values: BTreeMap<String, DeployValue>,
+    /// What must be there first, by name: releases, workloads and cluster manifests that were added before.
+    pub after: Vec<String>,
+}
+
 /// What the command line knows of a system: where its work arrives and who does it.
 pub type System = crate::assembly::SystemEntry;
 
@@ -90,6 +121,10 @@ pub struct App {
     pub(crate) stacks: Vec<Stack>,
     pub(crate) assets: Vec<Asset>,
     pub(crate) workloads: Vec<Workload>,
+    pub(crate) helm_releases: Vec<HelmRelease>,
+    pub(crate) cluster_manifests: Vec<ClusterManifest>,
+    /// Who wants to come after what was not there: (who, what).
+    pub(crate) not_before: Vec<(String, String)>,
     pub(crate) systems: BTreeMap<String, System>,
     pub(crate) cluster: Option<DeployValue>,
     pub(crate) dashboards: BTreeMap<String, String>,
@@ -103,6 +138,9 @@ impl App {
             stacks: Vec::new(),
             assets: Vec::new(),
             workloads: Vec::new(),
+            helm_releases: Vec::new(),
+            cluster_manifests: Vec::new(),
+            not_before: Vec::new(),
             systems: BTreeMap::new(),
             cluster: None,
             dashboards: BTreeMap::new(),
@@ -149,6 +187,30 @@ impl App {
     /// Adds a workload.
     pub fn workload(&mut self, workload: Workload) {
         self.workloads.push(workload);
+    }
+
+    /// Adds a Helm release. The order of adding is the order of installing.
+    pub fn helm_release(&mut self, release: HelmRelease) {
+        self.note_missing(&release.name, &release.after);
+        self.helm_releases.push(release);
+    }
+
+    /// Adds a manifest that is no workload. The order of adding is the order of applying.
+    pub fn cluster_manifest(&mut self, manifest: ClusterManifest) {
+        self.note_missing(&manifest.name, &manifest.after);
+        self.cluster_manifests.push(manifest);
+    }
+
+    fn note_missing(&mut self, who: &str, after: &[String]) {
+        let known: BTreeSet<&String> = self
+            .workloads
+            .iter()
+            .map(|workload| &workload.name)
+            .chain(self.helm_releases.iter().map(|release| &release.name))
+            .chain(self.cluster_manifests.iter().map(|manifest| &manifest.name))
+            .collect();
+        let missing: Vec<_> = after.iter().filter(|name| !known.contains(name)).cloned().collect();
+        self.not_before.extend(missing.into_iter().map(|name| (who.to_owned(), name)));
     }
 
     /// Names the Kubernetes cluster on which the workloads run.

@@ -15,8 +15,13 @@ use crate::{
     value::Json,
 };
 
-/// The version of the manifest's format that this crate writes and reads.
+/// The version of the manifest's format that this crate writes and reads. A list that may be absent does not raise
+/// it: what was written before still reads, and means the same.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// Where an assembly's text files are, and what their names end with.
+pub(crate) const TEXT_FOLDERS: [(&str, &str); 3] =
+    [("kubernetes", ".yaml"), ("kubernetes/helm", ".yaml"), ("dashboards", ".json")];
 
 /// The manifest's file name in an assembly's directory.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -44,6 +49,12 @@ pub struct Manifest {
     pub assets: Vec<AssetEntry>,
     /// What runs in the cluster.
     pub workloads: Vec<WorkloadEntry>,
+    /// What others publish and the cluster gets installed, in the order of installing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub helm_releases: Vec<HelmReleaseEntry>,
+    /// What is applied to the cluster beside the workloads, in the order of applying.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster_manifests: Vec<ClusterManifestEntry>,
     /// The cluster's name, when there is one.
     pub cluster: Option<Source>,
     /// The systems by name.
@@ -180,6 +191,13 @@ pub enum LookupSource {
         /// The cluster's ARN.
         cluster_arn: Box<Source>,
     },
+    /// The host name of a broker, as `kafka:ListNodes` tells it.
+    MskBrokerHost {
+        /// The broker's id, from 1.
+        broker: u32,
+        /// The cluster's ARN.
+        cluster_arn: Box<Source>,
+    },
 }
 
 /// How an asset is packed.
@@ -217,6 +235,38 @@ pub struct WorkloadEntry {
     pub namespace: String,
     /// The manifest's file, relative to the assembly.
     pub manifest: String,
+    /// What is filled in for `${{ name }}`.
+    pub values: Vec<ParameterWiring>,
+}
+
+/// A Helm release of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HelmReleaseEntry {
+    /// The release's name.
+    pub name: String,
+    /// The chart, as `REPOSITORY/CHART`; the repository by the name that it is customarily added under.
+    pub chart: String,
+    /// The chart's version.
+    pub version: String,
+    /// The namespace that it is installed into.
+    pub namespace: String,
+    /// The values' file, relative to the assembly.
+    pub values: String,
+    /// The releases, workloads and cluster manifests that must be there first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+}
+
+/// A manifest that is no workload: what makes workloads scale and be watched, or belongs to the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterManifestEntry {
+    /// Its name.
+    pub name: String,
+    /// The manifest's file, relative to the assembly.
+    pub manifest: String,
+    /// The releases, workloads and cluster manifests that must be there first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// What is filled in for `${{ name }}`.
     pub values: Vec<ParameterWiring>,
 }
@@ -301,7 +351,7 @@ impl Assembly {
 
 /// Files of an earlier rendering that this one does not have. Only what a rendering writes is touched.
 fn remove_stale(directory: &Path, kept: &[String]) -> io::Result<()> {
-    for (folder, suffix) in [("", ".template.json"), ("kubernetes", ".yaml"), ("dashboards", ".json")] {
+    for (folder, suffix) in std::iter::once(("", ".template.json")).chain(TEXT_FOLDERS) {
         let Ok(entries) = fs::read_dir(directory.join(folder)) else { continue };
         for entry in entries {
             let entry = entry?;

@@ -71,6 +71,13 @@ pub enum Lookup {
         /// Which listener: `iam`, `tls` or `plaintext`.
         authentication: String,
     },
+    /// The host name of one broker of an MSK cluster, without a port: the bootstrap brokers may be fewer than all.
+    MskBrokerHost {
+        /// The cluster's ARN.
+        cluster_arn: Value<String>,
+        /// The broker's id, from 1.
+        broker: u32,
+    },
 }
 
 /// A check rule that a resource is excused from.

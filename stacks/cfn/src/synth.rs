@@ -6,16 +6,15 @@ use serde_json::{Map, json};
 
 use crate::{
     app::{App, AppProperties, DeployValue},
-    assembly::{
-        self, Assembly, AssetEntry, LookupSource, Manifest, ParameterWiring, Source, StackEntry,
-        WorkloadEntry,
-    },
+    assembly::{self, Assembly, AssetEntry, LookupSource, Manifest, ParameterWiring, Source, StackEntry},
     canonical::to_canonical_bytes,
     intrinsic::Reference,
     resource::{Removal, TagKind, TagShape},
     stack::{DeclaredSource, Lookup, Node, Provenance, Stack},
     value::{Json, Property, Value},
 };
+
+mod cluster;
 
 /// What keeps a construct tree from being rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +102,17 @@ pub enum SynthError {
     /// Two stacks of the app have the same id.
     #[error("the app has two stacks with the id `{0}`")]
     DuplicateStack(String),
+    /// Two parts of the app have the same file.
+    #[error("two parts of the app would be written to {0}; rename one of them")]
+    DuplicateFile(String),
+    /// Something is to come after what was not added before it.
+    #[error("`{who}` is to come after `{what}`, which was not added before it")]
+    NotBefore {
+        /// What waits.
+        who: String,
+        /// What it waits for.
+        what: String,
+    },
     /// Several at once.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<SynthError>),
@@ -218,6 +228,10 @@ impl Wiring {
                     cluster_arn: Box::new(self.source(place, cluster_arn)),
                 })
             }
+            Lookup::MskBrokerHost { cluster_arn, broker } => Source::Lookup(LookupSource::MskBrokerHost {
+                broker: *broker,
+                cluster_arn: Box::new(self.source(place, cluster_arn)),
+            }),
         }
     }
 
@@ -257,7 +271,18 @@ fn pascal(text: &str) -> String {
 }
 
 pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
-    let App { properties, mut stacks, assets, workloads, systems, cluster, dashboards } = app;
+    let App {
+        properties,
+        mut stacks,
+        assets,
+        workloads,
+        helm_releases,
+        cluster_manifests,
+        not_before,
+        systems,
+        cluster,
+        dashboards,
+    } = app;
     let mut wiring = Wiring::default();
     for (position, stack) in stacks.iter_mut().enumerate() {
         wiring.errors.append(&mut stack.errors);
@@ -302,29 +327,9 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
                 .map(|value| wiring.deploy_value(&format!("asset {}", asset.name), value)),
         })
         .collect();
-    let mut files = BTreeMap::new();
-    let mut manifest_workloads = Vec::new();
-    for workload in &workloads {
-        let file = format!("kubernetes/{}.yaml", workload.name);
-        manifest_workloads.push(WorkloadEntry {
-            system: workload.system.clone(),
-            name: workload.name.clone(),
-            namespace: workload.namespace.clone(),
-            manifest: file.clone(),
-            values: workload
-                .values
-                .iter()
-                .map(|(name, value)| ParameterWiring {
-                    name: name.clone(),
-                    source: wiring.deploy_value(&format!("workload {}", workload.name), value),
-                })
-                .collect(),
-        });
-        files.insert(file, workload.manifest.clone());
-    }
-    for (file, text) in dashboards {
-        files.insert(format!("dashboards/{file}"), text);
-    }
+    let cluster::Rendered { workloads, helm_releases, cluster_manifests, files } =
+        cluster::render(&mut wiring, &workloads, &helm_releases, &cluster_manifests, dashboards);
+    wiring.errors.extend(not_before.into_iter().map(|(who, what)| SynthError::NotBefore { who, what }));
     let cluster = cluster.map(|value| wiring.deploy_value("the cluster's name", &value));
 
     if !wiring.errors.is_empty() {
@@ -350,7 +355,9 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         digest: String::new(),
         stacks: entries,
         assets: manifest_assets,
-        workloads: manifest_workloads,
+        workloads,
+        helm_releases,
+        cluster_manifests,
         cluster,
         systems,
     };
@@ -583,7 +590,10 @@ fn collect_stacks(source: &Source, found: &mut BTreeSet<String>) {
         Source::Output { stack, .. } => {
             found.insert(stack.clone());
         }
-        Source::Lookup(LookupSource::MskBootstrapBrokers { cluster_arn, .. }) => {
+        Source::Lookup(
+            LookupSource::MskBootstrapBrokers { cluster_arn, .. }
+            | LookupSource::MskBrokerHost { cluster_arn, .. },
+        ) => {
             collect_stacks(cluster_arn, found);
         }
         Source::Literal(_) | Source::Asset { .. } => {}

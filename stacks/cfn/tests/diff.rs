@@ -47,6 +47,8 @@ fn side(stacks: &[(&str, Wiring<'_>, Json)]) -> Side {
             stacks: stacks.iter().map(|(id, wiring, _)| entry(id, wiring)).collect(),
             assets: Vec::new(),
             workloads: Vec::new(),
+            helm_releases: Vec::new(),
+            cluster_manifests: Vec::new(),
             cluster: None,
             systems: BTreeMap::new(),
         },

@@ -45,6 +45,8 @@ pub async fn write(manifest: &Manifest, stacks: &Stacks, directory: &Path) -> Re
             stacks: Vec::new(),
             assets: Vec::new(),
             workloads: Vec::new(),
+            helm_releases: Vec::new(),
+            cluster_manifests: Vec::new(),
             cluster: None,
             systems: BTreeMap::new(),
             ..manifest.clone()
@@ -126,7 +128,9 @@ fn is_unseen(source: &Source, value: &str, known: &Known) -> bool {
     value == NOT_ECHOED
         || matches!(
             resolve(source, known),
-            Err(WiringError::NoAsset { .. } | WiringError::NotLookedUp { .. })
+            Err(WiringError::NoAsset { .. }
+                | WiringError::NotLookedUp { .. }
+                | WiringError::NoBrokerHost { .. })
         )
 }
 

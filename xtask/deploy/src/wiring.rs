@@ -42,6 +42,14 @@ pub enum WiringError {
         /// The listener.
         authentication: String,
     },
+    /// A broker's host name is not looked up.
+    #[error("the host name of broker {broker} of {cluster_arn} is not known: it is not looked up yet")]
+    NoBrokerHost {
+        /// The broker's id.
+        broker: u32,
+        /// The cluster.
+        cluster_arn: String,
+    },
     /// A manifest names a value that nothing gives.
     #[error("the manifest of `{workload}` wants `{name}`, which nothing gives")]
     NoValue {
@@ -79,6 +87,10 @@ pub fn resolve(source: &Source, known: &Known) -> Result<String, WiringError> {
                 cluster_arn: key.0.clone(),
                 authentication: key.1.clone(),
             })
+        }
+        // Manifests of a real cluster alone have them, and those are not applied yet.
+        Source::Lookup(LookupSource::MskBrokerHost { broker, cluster_arn }) => {
+            Err(WiringError::NoBrokerHost { broker: *broker, cluster_arn: resolve(cluster_arn, known)? })
         }
     }
 }

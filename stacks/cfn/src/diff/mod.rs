@@ -57,7 +57,7 @@ pub struct Difference {
     pub callouts: Vec<Callout>,
     /// The stacks that differ, in the order of deploying; stacks that are gone come last.
     pub stacks: Vec<StackDifference>,
-    /// What differs in the manifest outside the stacks: workloads, assets, systems, account, region.
+    /// What differs in the manifest outside the stacks: workloads, Helm releases, assets, systems, account, region.
     pub manifest: Vec<ValueChange>,
     /// The text files that differ.
     pub files: Vec<FileDifference>,

@@ -222,9 +222,10 @@ fn fed_by(
             let value = new.templates.get(stack)?.get("Outputs")?.get(output)?.get("Value")?;
             targets(value).iter().find_map(|name| origin(new, stack, name, found, hops))
         }
-        Source::Lookup(LookupSource::MskBootstrapBrokers { cluster_arn, .. }) => {
-            fed_by(new, cluster_arn, found, hops.checked_sub(1)?)
-        }
+        Source::Lookup(
+            LookupSource::MskBootstrapBrokers { cluster_arn, .. }
+            | LookupSource::MskBrokerHost { cluster_arn, .. },
+        ) => fed_by(new, cluster_arn, found, hops.checked_sub(1)?),
         Source::Literal(_) | Source::Asset { .. } => None,
     }
 }

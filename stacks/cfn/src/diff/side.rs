@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::{
-    assembly::{Assembly, Manifest, ManifestError},
+    assembly::{Assembly, Manifest, ManifestError, TEXT_FOLDERS},
     value::Json,
 };
 
@@ -45,7 +45,7 @@ impl Side {
             templates.insert(stack.id.clone(), template);
         }
         let mut files = BTreeMap::new();
-        for (folder, suffix) in [("kubernetes", ".yaml"), ("dashboards", ".json")] {
+        for (folder, suffix) in TEXT_FOLDERS {
             let Ok(entries) = fs::read_dir(directory.join(folder)) else { continue };
             for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
                 if name.ends_with(suffix) {

@@ -124,6 +124,7 @@ fn trades(trades: &Trades) -> Vec<Bounded> {
         ("trades.batch_processing_seconds", trades.batch_processing_seconds, 0.0, 300.0),
         ("trades.batches_in_flight", f64::from(trades.batches_in_flight), 1.0, 256.0),
         ("trades.safety_factor", trades.safety_factor, 1.0, 10.0),
+        ("trades.backlog_drain_seconds", trades.backlog_drain_seconds, 1.0, 3600.0),
     ]
 }
 

@@ -26,6 +26,9 @@ pub struct Trades {
     pub safety_factor: f64,
     /// Consumers, at least.
     pub consumers_min: u32,
+    /// A backlog that a consumer would need longer for than this, in seconds, calls for another consumer; so it
+    /// is also how long a record waits while the load is steady.
+    pub backlog_drain_seconds: f64,
     /// Derived figures that are set here instead.
     #[serde(default, rename = "override")]
     pub overrides: TradesOverride,
