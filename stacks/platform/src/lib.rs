@@ -1,5 +1,6 @@
 //! Environment to stacks: one module a stack. Rendering is pure.
 
+pub mod add_ons;
 pub mod cluster;
 pub mod delivery;
 pub mod environment;
@@ -10,6 +11,7 @@ pub mod network;
 pub mod observability;
 mod sizes;
 pub mod tags;
+mod template;
 pub mod trades;
 
 pub use environment::{Environment, EnvironmentError, Provider};
@@ -33,8 +35,8 @@ pub enum RenderError {
     /// Its construct tree is wrong.
     #[error(transparent)]
     Synth(#[from] cfn::SynthError),
-    /// A manifest's template is wrong.
-    #[error("templates/kubernetes: {0}")]
+    /// A template is wrong.
+    #[error("templates: {0}")]
     Template(String),
 }
 
@@ -128,6 +130,10 @@ pub fn render_copies(environment: &Environment, copies: usize) -> Result<Assembl
             cluster: &cluster,
             observability: &observability,
         };
+        // Workloads are of the first copy, and so is what scales and watches them.
+        if copy == 0 && environment.provider == Provider::Aws {
+            add_ons::add(&mut app, &sizes, &kafka)?;
+        }
         if environment.has(System::Trades) {
             trades::add(&mut app, &id("trades"), &base, copy == 0)?;
         }

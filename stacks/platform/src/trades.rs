@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use cfn::{App, DeployValue, Lookup, System, Workload, assembly::AssetKind};
 use constructs::{needs::Needs, network::as_text};
-use handlebars::Handlebars;
 use serde_json::{Value as Json, json};
 use worker_contract::{
     KafkaAuthentication, KafkaConfiguration,
@@ -13,15 +12,22 @@ use worker_contract::{
 
 use crate::{
     Base, RenderError,
+    add_ons::{KEDA_NAMESPACE, KEDA_SERVICE_ACCOUNT},
     cluster::Cluster,
     environment::{Environment, Provider},
     kafka::{Kafka, TRADES_DEAD_LETTER_TOPIC, TRADES_TOPIC},
     network::stack_properties,
     sizes::Sizes,
+    template::fill,
 };
+
+mod operations;
 
 /// What the stack holds.
 pub const DESCRIPTION: &str = "Trades: pod identities of producer, consumer and KEDA";
+
+/// The system's name.
+const SYSTEM: &str = "trades";
 
 /// The namespace of the workloads.
 pub const NAMESPACE: &str = "trades";
@@ -64,8 +70,8 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, with_workloads: bool
     cluster.kubernetes.pod_identity(
         &mut scope,
         "Keda",
-        "keda",
-        "keda-operator",
+        KEDA_NAMESPACE,
+        KEDA_SERVICE_ACCOUNT,
         kafka.trades.grant_read_lag(CONSUMER_GROUP),
     );
     if with_workloads {
@@ -114,14 +120,15 @@ fn workloads(
     let pods = [
         Pod {
             name: PRODUCER,
-            replicas: 1,
+            replicas: Some(1),
             environment: producer.to_environment(),
             grace_seconds: 30,
             spread: false,
         },
         Pod {
             name: CONSUMER,
-            replicas: sizes.trades("consumers"),
+            // On AWS the scaler sets them, and a deploy must not set them back.
+            replicas: (environment.provider == Provider::Local).then(|| sizes.trades("consumers")),
             environment: consumer.to_environment(),
             grace_seconds: drain_timeout_seconds.ceil() as u64 + GRACE_MARGIN_SECONDS,
             spread: true,
@@ -131,23 +138,21 @@ fn workloads(
         Provider::Aws => "iam",
         Provider::Local => "plaintext",
     };
+    let bootstrap_servers = DeployValue::Lookup(Lookup::MskBootstrapBrokers {
+        cluster_arn: as_text(&kafka.cluster.arn()),
+        authentication: lookup_authentication.to_owned(),
+    });
     for pod in pods {
         let repository =
             cluster.repositories.get(pod.name).map(|handle| DeployValue::Value(handle.repository_uri()));
         app.asset(pod.name, AssetKind::Image, pod.name, repository);
         app.workload(Workload {
-            system: "trades".to_owned(),
+            system: SYSTEM.to_owned(),
             name: pod.name.to_owned(),
             namespace: NAMESPACE.to_owned(),
             manifest: pod.manifest()?,
             values: BTreeMap::from([
-                (
-                    "kafka_bootstrap_servers".to_owned(),
-                    DeployValue::Lookup(Lookup::MskBootstrapBrokers {
-                        cluster_arn: as_text(&kafka.cluster.arn()),
-                        authentication: lookup_authentication.to_owned(),
-                    }),
-                ),
+                ("kafka_bootstrap_servers".to_owned(), bootstrap_servers.clone()),
                 (
                     "image".to_owned(),
                     DeployValue::Asset { name: pod.name.to_owned(), field: "image_uri".to_owned() },
@@ -155,8 +160,11 @@ fn workloads(
             ]),
         });
     }
+    if environment.provider == Provider::Aws {
+        operations::add(app, environment, sizes, bootstrap_servers, drain_timeout_seconds)?;
+    }
     app.system(
-        "trades",
+        SYSTEM,
         System {
             topic: TRADES_TOPIC.to_owned(),
             dead_letter_topic: TRADES_DEAD_LETTER_TOPIC.to_owned(),
@@ -171,7 +179,8 @@ fn workloads(
 
 struct Pod {
     name: &'static str,
-    replicas: u64,
+    /// `None` where a scaler sets them.
+    replicas: Option<u64>,
     environment: BTreeMap<String, String>,
     grace_seconds: u64,
     /// Whether its replicas are spread over zones and kept from being evicted all at once.
@@ -180,9 +189,6 @@ struct Pod {
 
 impl Pod {
     fn manifest(&self) -> Result<String, RenderError> {
-        let mut engine = Handlebars::new();
-        engine.register_escape_fn(handlebars::no_escape);
-        engine.set_strict_mode(true);
         let variables: Vec<Json> = self
             .environment
             .iter()
@@ -190,9 +196,9 @@ impl Pod {
             .map(|(name, value)| json!({ "name": name, "value": Json::from(value.as_str()).to_string() }))
             .collect();
         let data = json!({
-            "name": self.name, "namespace": NAMESPACE, "system": "trades", "replicas": self.replicas,
+            "name": self.name, "namespace": NAMESPACE, "system": SYSTEM, "replicas": self.replicas,
             "variables": variables, "grace_seconds": self.grace_seconds, "spread": self.spread,
         });
-        engine.render_template(DEPLOYMENT, &data).map_err(|error| RenderError::Template(error.to_string()))
+        fill(DEPLOYMENT, &data)
     }
 }

@@ -204,7 +204,8 @@ fn every_taggable_resource_tells_its_environment() {
 fn manifests_are_yaml_and_give_the_workers_what_they_read() {
     for name in ALL {
         let assembly = assembly(name);
-        for (path, text) in &assembly.files {
+        for workload in &assembly.manifest.workloads {
+            let (path, text) = (&workload.manifest, &assembly.files[&workload.manifest]);
             let documents: Vec<Json> = serde_yaml_ng::Deserializer::from_str(text)
                 .map(|document| Json::deserialize(document).unwrap())
                 .collect();
@@ -222,6 +223,8 @@ fn manifests_are_yaml_and_give_the_workers_what_they_read() {
                     .find(|variable| variable["name"] == wanted)
                     .and_then(|variable| variable["value"].as_str().map(str::to_owned))
             };
+            let scaled = name != "local" && path.contains("consumer");
+            assert_eq!(deployment["spec"].get("replicas").is_none(), scaled, "{name} {path}: KEDA sets them");
             if path.contains("consumer") {
                 let read = ConsumerConfiguration::from_environment(variable).unwrap();
                 assert_eq!(read.batch_size, environment(name).trades.batch_size);
