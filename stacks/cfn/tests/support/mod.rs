@@ -58,6 +58,8 @@ pub(crate) fn app(stacks: Vec<(&str, Json, Vec<Wire<'_>>)>) -> Assembly {
         stacks: entries,
         assets: Vec::new(),
         workloads: Vec::new(),
+        helm_releases: Vec::new(),
+        cluster_manifests: Vec::new(),
         cluster: None,
         systems: BTreeMap::new(),
     };
