@@ -266,6 +266,11 @@ fn a_wrong_environment_is_refused_with_file_line_key_and_the_nearest_right_one()
         ("provider = \"aws\"", "provider = \"awss\"", "did you mean `aws`"),
         ("eu-west-1", "eu-west-", "region: `eu-west-`"),
         (
+            "backlog_drain_seconds = 60",
+            "backlog_drain_seconds = 0",
+            "trades.backlog_drain_seconds: 0 is not 1 to 3600",
+        ),
+        (
             "brokers_per_zone = 1",
             "replication_factor = 3\nbrokers_per_zone = 1",
             "3 in 2 zones (network.zones)",
