@@ -265,6 +265,7 @@ fn the_dashboard_has_its_seven_panels_and_the_config_map_has_the_dashboard() {
 #[test]
 fn every_alert_says_what_it_means_and_what_to_do() {
     let rules = rules(&assembly("prod"));
+    let (ours, metric) = (registered(), Regex::new(r"\bkafka_[a-z_]+").unwrap());
     let alerts: BTreeMap<&str, &Json> =
         rules.iter().filter_map(|rule| Some((rule["alert"].as_str()?, rule))).collect();
     for wanted in [
@@ -277,7 +278,12 @@ fn every_alert_says_what_it_means_and_what_to_do() {
     ] {
         let alert = alerts.get(wanted).unwrap_or_else(|| panic!("no {wanted}"));
         for annotation in ["summary", "description", "action"] {
-            assert!(alert["annotations"][annotation].as_str().unwrap().len() > 20, "{wanted}: {annotation}");
+            let text = alert["annotations"][annotation].as_str().unwrap();
+            assert!(text.len() > 20, "{wanted}: {annotation}");
+            for named in metric.find_iter(text).map(|found| found.as_str()) {
+                let there = ours.contains(named) || ours.contains(&format!("{named}_bucket"));
+                assert!(there, "{wanted}: nobody exports {named}");
+            }
         }
         assert!(["critical", "warning"].contains(&alert["labels"]["severity"].as_str().unwrap()));
     }
