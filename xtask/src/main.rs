@@ -64,6 +64,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A reader that has seen enough (`| head`) ends the program, quietly, as other tools do.
+    let closed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    if let Err(error) =
+        signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGPIPE, 141, closed)
+    {
+        eprintln!("cannot listen to signals: {error}");
+    }
     let root = workspace::root();
     let outcome = match Cli::parse().command {
         Command::List(arguments) => list::run(&arguments, &root),

@@ -12,6 +12,9 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use local_environment::{control, install, kafka, lag, layout::Layout, lifecycle, manifest, supervisor};
 
+/// The exit code when the reader of the output is gone: 128 and the number of SIGPIPE, as shells count.
+const READER_GONE: i32 = 141;
+
 /// Runs the stand-ins for AWS on this machine: a real Kafka broker, an AWS API emulator, and the workloads as
 /// processes. Everything lies below one directory and listens on loopback alone.
 #[derive(Parser)]
@@ -134,6 +137,9 @@ fn print(value: &impl serde::Serialize) -> Result<()> {
 }
 
 fn logs(layout: &Layout, name: &str, follow: bool) -> Result<()> {
+    // A reader that has seen enough (`| head`) ends the program, quietly, as other tools do.
+    let closed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGPIPE, READER_GONE, closed)?;
     let files = lifecycle::logs_of(layout, name)?;
     let Some((newest, older)) = files.split_last() else {
         anyhow::bail!("there is no log of `{name}` in {}", layout.root().join("logs").display())

@@ -103,6 +103,13 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // A reader that has seen enough (`| head`) ends the program, quietly, as other tools do.
+    let closed = std::sync::Arc::new(AtomicBool::new(true));
+    if let Err(error) =
+        signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGPIPE, 141, closed)
+    {
+        eprintln!("cannot listen to signals: {error}");
+    }
     match run(Cli::parse()).await {
         Ok(code) => code,
         Err(error) => {
