@@ -14,6 +14,7 @@ mod list;
 mod load;
 mod programs;
 mod redrive;
+mod simulate;
 mod synth;
 mod test;
 mod tidy;
@@ -55,6 +56,7 @@ enum Command {
     Logs(deploy::LogsArgs),
     Load(load::LoadArgs),
     Redrive(redrive::RedriveArgs),
+    Simulate(simulate::SimulateArgs),
     Codegen(codegen::CodegenArgs),
     Test(test::TestArgs),
     Bench(bench::BenchArgs),
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Command::Logs(arguments) => deploy::logs(&arguments, &root),
         Command::Load(arguments) => load::run(&arguments, &root),
         Command::Redrive(arguments) => redrive::run(&arguments, &root),
+        Command::Simulate(arguments) => simulate::run(&arguments, &root),
         Command::Codegen(arguments) => codegen::run(&arguments, &root).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run(&arguments, &root),
         Command::Bench(arguments) => bench::run(&arguments, &root),

@@ -3,7 +3,7 @@
 
 mod systems;
 
-pub use systems::{Inputs, Kafka, Ledger, Lessons, Network, Tags, Trades};
+pub use systems::{Inputs, Kafka, Ledger, Lessons, Network, Tags, Trades, pod_hour};
 
 use crate::{figure::CapacityError, prices::Prices};
 

@@ -1,7 +1,7 @@
 //! What each system uses in a month, from its sizes and its load.
 
 use super::{HOURS, Lines, SECONDS};
-use crate::{database, figure::CapacityError};
+use crate::{database, figure::CapacityError, prices::Prices};
 
 /// Sizes and loads of all systems.
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +184,15 @@ impl Inputs<'_> {
         }
         lines.fixed("logs", "log_ingestion", LOG_GB, "1 GB")
     }
+}
+
+/// What a pod of 100 millicores costs an hour: its share of a node.
+///
+/// # Errors
+///
+/// When the table lacks the price of a node.
+pub fn pod_hour(prices: &Prices) -> Result<f64, CapacityError> {
+    Ok((prices.get("node")?.usd + prices.get("node_auto_mode")?.usd) / PODS_PER_NODE)
 }
 
 fn pods_lines(lines: &mut Lines<'_>, (idle, load): (f64, f64)) -> Result<(), CapacityError> {

@@ -98,6 +98,8 @@ pub(super) struct Group {
     next_id: u32,
     /// The partition that gets the next message.
     cursor: usize,
+    /// Where bad messages go next.
+    bad_cursor: usize,
     hot_fraction: f64,
     dead_letters: u64,
     rebalances: u64,
@@ -133,6 +135,7 @@ impl Group {
             missing: Vec::new(),
             next_id: 0,
             cursor: 0,
+            bad_cursor: 0,
             hot_fraction: 0.0,
             dead_letters: 0,
             rebalances: 0,
@@ -180,20 +183,23 @@ impl Group {
         let spread = messages - hot;
         let each = spread / count as u64;
         let rest = (spread % count as u64) as usize;
-        let mut poison = poison;
         let touched = if each > 0 { count } else { rest.max(1) };
-        for turn in 0..touched {
+        // Bad messages begin at another partition each time, so that none has all of them.
+        let first_bad = self.bad_cursor % touched;
+        self.bad_cursor += usize::from(poison > 0);
+        let mut bad_left = poison;
+        for turn in (first_bad..touched).chain(0..first_bad) {
             let index = (self.cursor + turn) % count;
             let messages = each + u64::from(turn < rest);
-            let bad = poison.min(messages);
-            poison -= bad;
+            let bad = bad_left.min(messages);
+            bad_left -= bad;
             let at = begin + STEP * turn as u64 / touched as u64;
             if let Some(partition) = self.partitions.get_mut(index).filter(|_| messages > 0) {
                 partition.push(Chunk { at, messages, poison: bad });
             }
         }
         if let Some(partition) = self.partitions.first_mut().filter(|_| hot > 0) {
-            partition.push(Chunk { at: begin, messages: hot, poison: poison.min(hot) });
+            partition.push(Chunk { at: begin, messages: hot, poison: bad_left.min(hot) });
         }
         self.cursor = (self.cursor + rest) % count;
     }

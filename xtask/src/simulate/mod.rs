@@ -1,0 +1,246 @@
+//! `cargo xtask simulate`.
+
+mod chart;
+mod report;
+mod svg;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use ::capacity::{
+    cost,
+    prices::{self, Prices},
+    scaling::stepper::Scaling,
+    simulation::{self, BUILT_IN, Goal, Scenario, Workload},
+};
+use anyhow::{Context, Result, bail};
+use platform::{Environment, Sizes};
+
+use report::{Report, Run};
+
+/// How a system scales under a load, in virtual time; no cluster is needed.
+///
+/// How a system scales under a load, in virtual time: messages, partitions, batches, start-up, rebalances and KEDA with
+/// the autoscaler behind it, from the environment's service level. Shows the course, the ages of the messages,
+/// the cost, and the cheapest scaler settings that keep a service level.
+///
+/// Scenarios: spike, sawtooth, slow-start, poison-storm, lost-zone, or a file of your own like those in
+/// stacks/capacity/scenarios/.
+///
+/// Example: cargo xtask simulate trades --env prod --scenario spike --compare --within 5 --percent 95
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct SimulateArgs {
+    /// The system.
+    #[arg(value_parser = ["trades"])]
+    system: String,
+    /// The environment: a file in environments/.
+    #[arg(long, default_value = "local")]
+    env: String,
+    /// A scenario's name, or a file.
+    #[arg(long, default_value = "spike", value_name = "NAME|FILE")]
+    scenario: String,
+    /// The published setting and the recommended ones beside ours.
+    #[arg(long)]
+    compare: bool,
+    /// The service level: seconds from a message's creation to its effect.
+    #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    within: f64,
+    /// The service level: per cent of the messages.
+    #[arg(long, default_value = "95", value_parser = percent)]
+    percent: f64,
+    /// Seconds in which our scaler is to drain what waits.
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..=3600), value_name = "SECONDS")]
+    drain: u32,
+    /// Replicas at least, instead of the environment's.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "REPLICAS")]
+    min: Option<u32>,
+    /// Seconds over which our scaler holds more replicas.
+    #[arg(long, default_value = "300", value_parser = clap::value_parser!(u32).range(0..=3600), value_name = "SECONDS")]
+    down_window: u32,
+    /// Scale by records of lag a replica instead of by rate.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "RECORDS")]
+    lag_threshold: Option<u64>,
+    /// JSON instead of text.
+    #[arg(long, conflicts_with = "svg")]
+    json: bool,
+    /// Writes the course as a picture, too.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "seconds are 0.01 to 86400".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse::<f64>().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "per cent are 0 to 100".to_owned())
+}
+
+pub(crate) fn run(arguments: &SimulateArgs, root: &Path) -> Result<ExitCode> {
+    let environment = Environment::load(root, &arguments.env)?;
+    let report = report(arguments, &environment)?;
+    if let Some(file) = &arguments.svg {
+        std::fs::write(file, svg::picture(&report)).with_context(|| file.display().to_string())?;
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report.json())?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", report.text());
+    if let Some(file) = &arguments.svg {
+        println!("\nwrote {}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A name that comes with the project counts before a file of that name.
+fn scenario(name: &str) -> Result<Scenario> {
+    if BUILT_IN.iter().any(|(known, _)| *known == name) {
+        return Ok(Scenario::built_in(name)?);
+    }
+    if !Path::new(name).is_file() {
+        let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+        bail!("`{name}` is neither a scenario ({}) nor a file", names.join(", "));
+    }
+    let text = std::fs::read_to_string(name).with_context(|| name.to_owned())?;
+    Scenario::parse(&text).with_context(|| name.to_owned())
+}
+
+fn workload(environment: &Environment, sizes: &Sizes) -> Workload {
+    let level = &environment.trades;
+    Workload {
+        partitions: u32::try_from(sizes.trades("partitions")).unwrap_or(u32::MAX),
+        batch_size: level.batch_size,
+        batch_timeout_seconds: level.batch_timeout_seconds,
+        batch_processing_seconds: level.batch_processing_seconds,
+        batches_in_flight: level.batches_in_flight,
+        peak_messages_per_second: level.peak_messages_per_second,
+        safety_factor: level.safety_factor,
+        consumers_min: level.consumers_min,
+    }
+}
+
+fn report(arguments: &SimulateArgs, environment: &Environment) -> Result<Report> {
+    let scenario = scenario(&arguments.scenario)?;
+    let workload = workload(environment, &platform::sizes(environment)?);
+    let goal = Goal { within_seconds: arguments.within, percent: arguments.percent };
+    let min = arguments.min.unwrap_or(workload.consumers_min);
+    let scaling = match arguments.lag_threshold {
+        Some(threshold) => simulation::by_lag(&workload, threshold, min, 0, arguments.down_window),
+        None => simulation::ours(&workload, arguments.drain, min, arguments.down_window)?,
+    };
+    let run = |name: &str, scaling: Scaling| -> Result<Run> {
+        let outcome = simulation::simulate(&workload, &scenario, &scaling)?;
+        Ok(Run { name: name.to_owned(), scaling, outcome })
+    };
+    let mut runs = vec![run("ours", scaling)?];
+    if arguments.compare {
+        runs.push(run("published", simulation::published())?);
+    }
+    let recommendation = simulation::recommend(&workload, &scenario, &goal)?;
+    let scenario_name = Path::new(&arguments.scenario)
+        .file_stem()
+        .map_or_else(|| arguments.scenario.clone(), |name| name.to_string_lossy().into_owned());
+    Ok(Report {
+        environment: environment.name.clone(),
+        scenario_name,
+        scenario,
+        workload,
+        goal,
+        runs,
+        recommendation,
+        compare: arguments.compare,
+        usd_per_replica_hour: cost::pod_hour(&Prices::parse(prices::BUILT_IN)?)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::workspace;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: SimulateArgs,
+    }
+
+    fn told(line: &str) -> Report {
+        let words = std::iter::once("simulate").chain(line.split(' '));
+        let arguments = Line::try_parse_from(words).unwrap().arguments;
+        let environment = Environment::load(&workspace::root(), &arguments.env).unwrap();
+        report(&arguments, &environment).unwrap()
+    }
+
+    #[test]
+    fn the_published_setting_beside_ours_reads_well() {
+        insta::assert_snapshot!(told("trades --env prod --compare").text());
+    }
+
+    #[test]
+    fn a_run_by_a_threshold_of_lag_reads_well() {
+        insta::assert_snapshot!(told("trades --env dev --scenario lost-zone --lag-threshold 500").text());
+    }
+
+    #[test]
+    fn the_picture_is_the_same_every_time() {
+        let report = told("trades --env dev --scenario poison-storm --compare");
+        let picture = svg::picture(&report);
+        assert_eq!(picture, svg::picture(&report));
+        insta::assert_snapshot!(picture);
+    }
+
+    #[test]
+    fn machines_get_the_same_figures() {
+        let json = told("trades --env prod --compare").json();
+        let runs = json["runs"].as_array().unwrap();
+        let ours = &runs[0];
+        assert_eq!((runs.len(), &ours["name"]), (2, &serde_json::json!("ours")));
+        assert!(
+            ours["age_seconds"]["p95"].as_f64().unwrap() < runs[1]["age_seconds"]["p95"].as_f64().unwrap()
+        );
+        assert_eq!(
+            json["recommendation"]["by_rate"]["keda"]["formula"].as_str().unwrap().split(' ').next(),
+            Some("arrival_rate")
+        );
+        assert!(json["runs"][0]["samples"].as_array().unwrap().len() > 50);
+    }
+
+    #[test]
+    fn every_environment_runs_every_scenario() {
+        for name in Environment::names(&workspace::root()).unwrap() {
+            let environment = Environment::load(&workspace::root(), &name).unwrap();
+            let workload = workload(&environment, &platform::sizes(&environment).unwrap());
+            for (scenario, text) in BUILT_IN {
+                let scaling = simulation::ours(&workload, 10, workload.consumers_min, 300).unwrap();
+                let outcome =
+                    simulation::simulate(&workload, &Scenario::parse(text).unwrap(), &scaling).unwrap();
+                let late = outcome.sent - outcome.processed;
+                assert!(
+                    late * 20 < outcome.sent.max(1),
+                    "{name}, {scenario}: {late} of {} wait",
+                    outcome.sent
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_scenario_is_refused_with_those_that_there_are() {
+        let message = scenario("flood").unwrap_err().to_string();
+        assert!(message.contains("`flood`") && message.contains("lost-zone"), "{message}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "description = \"x\"\nload = []\n").unwrap();
+        let name = file.path().to_string_lossy().into_owned();
+        let told = format!("{:#}", scenario(&name).unwrap_err());
+        assert!(told.contains(&name) && told.contains("at least one phase"), "{told}");
+        assert!(seconds("0").is_err() && seconds("x").is_err() && percent("101").is_err());
+    }
+}
