@@ -197,6 +197,9 @@ fn source(root: &Path, file: &Path, complaints: &mut Vec<String>) -> Result<()> 
         for path in of_one_machine.iter().filter(|path| line.contains(**path)) {
             complaints.push(format!("{name}:{}: a path of one machine: {path}", index + 1));
         }
+        if line.starts_with(concat!("<<<<", "<<< ")) || line.starts_with(concat!(">>>>", ">>> ")) {
+            complaints.push(format!("{name}:{}: what is left of a merge", index + 1));
+        }
         if line.ends_with(' ') || line.ends_with('\t') {
             complaints.push(format!("{name}:{}: white space at the end", index + 1));
         }

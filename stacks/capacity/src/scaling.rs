@@ -3,6 +3,7 @@
 
 pub mod hpa;
 pub mod keda;
+pub mod manifest;
 pub mod rate;
 pub mod scaled_object;
 pub mod stepper;

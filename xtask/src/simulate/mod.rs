@@ -12,11 +12,12 @@ use std::{
 use ::capacity::{
     cost,
     prices::{self, Prices},
-    scaling::stepper::Scaling,
+    scaling::{manifest::ScaledObjectManifest, stepper::Scaling},
     simulation::{self, BUILT_IN, Goal, Scenario, Workload},
 };
 use anyhow::{Context, Result, bail};
 use platform::{Environment, Sizes};
+use serde::Deserialize;
 
 use report::{Report, Run};
 
@@ -63,8 +64,11 @@ pub(crate) struct SimulateArgs {
     /// Scale by records of lag a replica instead of by rate.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "RECORDS")]
     lag_threshold: Option<u64>,
+    /// A manifest of your own, with one ScaledObject, instead of our setting.
+    #[arg(long, conflicts_with_all = ["lag_threshold", "drain", "min", "down_window"], value_name = "FILE")]
+    scaled_object: Option<PathBuf>,
     /// JSON instead of text.
-    #[arg(long, conflicts_with = "svg")]
+    #[arg(long)]
     json: bool,
     /// Writes the course as a picture, too.
     #[arg(long, value_name = "FILE")]
@@ -111,6 +115,25 @@ fn scenario(name: &str) -> Result<Scenario> {
     Scenario::parse(&text).with_context(|| name.to_owned())
 }
 
+/// The setting of the ScaledObject in a manifest, which may hold other documents.
+fn scaled_object(file: &Path) -> Result<Scaling> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let mut found = Vec::new();
+    for document in serde_yaml_ng::Deserializer::from_str(&text) {
+        let value =
+            serde_yaml_ng::Value::deserialize(document).with_context(|| file.display().to_string())?;
+        if value.get("kind").and_then(serde_yaml_ng::Value::as_str) == Some("ScaledObject") {
+            found.push(value);
+        }
+    }
+    let [manifest] = &found[..] else {
+        bail!("{}: {} documents of kind ScaledObject; one is needed", file.display(), found.len());
+    };
+    let manifest: ScaledObjectManifest =
+        serde_yaml_ng::from_value(manifest.clone()).with_context(|| file.display().to_string())?;
+    manifest.scaling().with_context(|| file.display().to_string())
+}
+
 fn workload(environment: &Environment, sizes: &Sizes) -> Workload {
     let level = &environment.trades;
     Workload {
@@ -130,15 +153,17 @@ fn report(arguments: &SimulateArgs, environment: &Environment) -> Result<Report>
     let workload = workload(environment, &platform::sizes(environment)?);
     let goal = Goal { within_seconds: arguments.within, percent: arguments.percent };
     let min = arguments.min.unwrap_or(workload.consumers_min);
-    let scaling = match arguments.lag_threshold {
-        Some(threshold) => simulation::by_lag(&workload, threshold, min, 0, arguments.down_window),
-        None => simulation::ours(&workload, arguments.drain, min, arguments.down_window)?,
+    let scaling = match (&arguments.scaled_object, arguments.lag_threshold) {
+        (Some(file), _) => scaled_object(file)?,
+        (None, Some(threshold)) => simulation::by_lag(&workload, threshold, min, 0, arguments.down_window),
+        (None, None) => simulation::ours(&workload, arguments.drain, min, arguments.down_window)?,
     };
     let run = |name: &str, scaling: Scaling| -> Result<Run> {
         let outcome = simulation::simulate(&workload, &scenario, &scaling)?;
         Ok(Run { name: name.to_owned(), scaling, outcome })
     };
-    let mut runs = vec![run("ours", scaling)?];
+    let name = if arguments.scaled_object.is_some() { "manifest" } else { "ours" };
+    let mut runs = vec![run(name, scaling)?];
     if arguments.compare {
         runs.push(run("published", simulation::published())?);
     }
@@ -230,6 +255,22 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_manifest_of_ones_own_is_tried() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let name = file.path().to_string_lossy().into_owned();
+        let write = |text: &str| std::fs::write(file.path(), text).unwrap();
+        let object = "kind: ScaledObject\nspec: {minReplicaCount: 4, triggers: [{type: kafka, metadata: {lagThreshold: '700'}}]}\n";
+        write(&format!("kind: Namespace\n---\n{object}"));
+        let text = told(&format!("trades --env prod --scaled-object {name}")).text();
+        assert!(text.contains("manifest: lag / 700; 4 to 100 replicas"), "{text}");
+        write("kind: Namespace\n");
+        let refused = format!("{:#}", scaled_object(file.path()).unwrap_err());
+        assert!(refused.contains("0 documents of kind ScaledObject"), "{refused}");
+        write("kind: ScaledObject\nspec: {triggers: [{type: cron}]}\n");
+        assert!(format!("{:#}", scaled_object(file.path()).unwrap_err()).contains("type kafka"));
     }
 
     #[test]

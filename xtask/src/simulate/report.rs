@@ -152,7 +152,11 @@ impl Report {
                 values.iter().zip(['o', 'p', 'q']).map(|(values, mark)| Series { mark, values }).collect();
             format!("\n{}", chart(title, &series, self.scenario.seconds()))
         };
-        let key = if self.runs.len() > 1 { " (o ours, p published, * both)" } else { "" };
+        let names: Vec<&str> = self.runs.iter().map(|run| run.name.as_str()).collect();
+        let key = match names[..] {
+            [one, other] => format!(" (o {one}, p {other}, * both)"),
+            _ => String::new(),
+        };
         draw("messages/s that arrive", |sample| sample.messages_per_second, false)
             + &draw(&format!("replicas in the group{key}"), |sample| f64::from(sample.ready), true)
             + &draw(&format!("age of the oldest that waits, s{key}"), |sample| sample.oldest_seconds, true)

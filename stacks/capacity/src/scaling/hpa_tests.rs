@@ -110,6 +110,24 @@ fn shrinking_is_bounded_by_the_largest_change_of_the_policies() {
 }
 
 #[test]
+fn the_documentations_example_of_two_policies() {
+    // kubernetes.io, Horizontal Pod Autoscaling, configurable scaling behavior: 4 pods or 10% a minute, from 80
+    // to 10: 8 go at first, 8 of 72 (7.2 rounded up), and 4 at a time below 40.
+    let mut scaler = autoscaler(100, |behavior| {
+        behavior.scale_down.stabilization_window_seconds = 0;
+        behavior.scale_down.policies =
+            vec![policy(PolicyType::Pods, 4, 60), policy(PolicyType::Percent, 10, 60)];
+    });
+    let mut replicas = 80;
+    let mut seen = Vec::new();
+    for minute in 0..14 {
+        replicas = scaler.sync(minute * 60_000, replicas, asks_for(100, 10)).replicas;
+        seen.push(replicas);
+    }
+    assert_eq!(seen, [72, 64, 57, 51, 45, 40, 36, 32, 28, 24, 20, 16, 12, 10]);
+}
+
+#[test]
 fn without_replicas_or_metric_nothing_is_changed() {
     let mut scaler = autoscaler(10, |_| ());
     assert_eq!(scaler.sync(0, 0, asks_for(1000, 10)).because, Because::AtZero);

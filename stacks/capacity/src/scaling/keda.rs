@@ -4,13 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use crate::figure::CapacityError;
 
 /// Where a consumer without a committed offset begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OffsetResetPolicy {
     /// At the end: the partition counts as a lag of 1, so that a consumer comes to commit something.
     #[default]
@@ -20,8 +17,7 @@ pub enum OffsetResetPolicy {
 }
 
 /// The trigger's settings that move the metric, with KEDA's defaults.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaTrigger {
     /// Records of lag for one replica. 10 in the code; the documentation says 5.
     pub lag_threshold: u64,

@@ -386,10 +386,10 @@ impl Group {
             }
         }
         let count = owned.len().max(1);
-        let shared = assignable.len() - next.len();
+        let to_share = assignable.len() - next.len();
         // Who has the most keeps the one more that is left over.
         owned.sort_by_key(|(id, partitions)| (std::cmp::Reverse(partitions.len()), *id));
-        let quota = |place: usize| shared / count + usize::from(place < shared % count);
+        let quota = |place: usize| to_share / count + usize::from(place < to_share % count);
         for (place, (_, partitions)) in owned.iter_mut().enumerate() {
             let surplus = partitions.split_off(partitions.len().min(quota(place)));
             pool.extend(surplus);
