@@ -167,7 +167,8 @@ fn report(arguments: &SimulateArgs, environment: &Environment) -> Result<Report>
     if arguments.compare {
         runs.push(run("published", simulation::published())?);
     }
-    let recommendation = simulation::recommend(&workload, &scenario, &goal)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let recommendation = simulation::recommend(&workload, &scenario, &goal, threads)?;
     let scenario_name = Path::new(&arguments.scenario)
         .file_stem()
         .map_or_else(|| arguments.scenario.clone(), |name| name.to_string_lossy().into_owned());

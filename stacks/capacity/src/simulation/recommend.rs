@@ -1,5 +1,7 @@
 //! Settings for a service level, found by running a scenario with each of them.
 
+use std::cmp::Ordering;
+
 use super::{Outcome, Scenario, Workload, by_lag, ours, simulate};
 use crate::{figure::CapacityError, scaling::stepper::Scaling};
 
@@ -55,35 +57,88 @@ const UP_WINDOWS: [u32; 2] = [0, 60];
 /// Windows downwards that are tried, in seconds.
 const DOWN_WINDOWS: [u32; 2] = [120, 300];
 
-fn better(goal: &Goal, one: &Advice, other: &Advice) -> bool {
-    if one.is_met != other.is_met {
-        return one.is_met;
-    }
-    if one.is_met {
-        return one.outcome.replica_milliseconds < other.outcome.replica_milliseconds;
-    }
-    let within = |advice: &Advice| advice.outcome.ages.percent_within(goal.within_seconds);
-    within(one) > within(other)
+/// A setting's place in the search, its kind and itself.
+type Candidate = (usize, bool, Scaling);
+
+/// The best so far: by rate, by lag, each with its place.
+#[derive(Default)]
+struct Best {
+    by_rate: Option<(usize, Advice)>,
+    by_lag: Option<(usize, Advice)>,
 }
 
-fn best(
+impl Best {
+    /// Keeps the better one; of equals that with the first place, so that the order of work does not count.
+    fn take(&mut self, goal: &Goal, is_by_rate: bool, place: usize, advice: Advice) {
+        let best = if is_by_rate { &mut self.by_rate } else { &mut self.by_lag };
+        let is_better = match best {
+            None => true,
+            Some((known, held)) => match compare(goal, &advice, held) {
+                Ordering::Equal => place < *known,
+                order => order == Ordering::Less,
+            },
+        };
+        if is_better {
+            *best = Some((place, advice));
+        }
+    }
+}
+
+/// Less is better.
+fn compare(goal: &Goal, one: &Advice, other: &Advice) -> Ordering {
+    let within = |advice: &Advice| advice.outcome.ages.percent_within(goal.within_seconds);
+    let cost = |advice: &Advice| advice.outcome.replica_milliseconds;
+    other.is_met.cmp(&one.is_met).then_with(|| {
+        if one.is_met {
+            cost(one).cmp(&cost(other))
+        } else {
+            within(other).total_cmp(&within(one)).then_with(|| cost(one).cmp(&cost(other)))
+        }
+    })
+}
+
+fn search<'a>(
     workload: &Workload,
     scenario: &Scenario,
     goal: &Goal,
-    settings: Vec<Scaling>,
-) -> Result<Option<Advice>, CapacityError> {
-    let mut best: Option<Advice> = None;
-    for scaling in settings {
-        let outcome = simulate(workload, scenario, &scaling)?;
-        let advice = Advice { is_met: goal.is_met(&outcome), scaling, outcome };
-        if best.as_ref().is_none_or(|best| better(goal, &advice, best)) {
-            best = Some(advice);
-        }
+    candidates: impl Iterator<Item = &'a Candidate>,
+) -> Result<Best, CapacityError> {
+    let mut best = Best::default();
+    for (place, is_by_rate, scaling) in candidates {
+        let outcome = simulate(workload, scenario, scaling)?;
+        let advice = Advice { is_met: goal.is_met(&outcome), scaling: scaling.clone(), outcome };
+        best.take(goal, *is_by_rate, *place, advice);
     }
     Ok(best)
 }
 
-/// Tries settings on a scenario. Equal ones are told by their order: the first counts.
+/// The settings that are tried, the least first.
+fn candidates(workload: &Workload) -> Result<Vec<Candidate>, CapacityError> {
+    let least = workload.consumers_min.clamp(1, workload.replicas_max());
+    let peak = workload.replicas_for(workload.peak_messages_per_second);
+    let mut minima = vec![least, peak.div_ceil(2), peak];
+    minima.retain(|min| *min >= least);
+    minima.sort_unstable();
+    minima.dedup();
+    let mut settings = Vec::new();
+    for min in minima {
+        for down in DOWN_WINDOWS {
+            for drain in DRAIN_SECONDS {
+                settings.push((true, ours(workload, drain, min, down)?));
+            }
+            for up in UP_WINDOWS {
+                for seconds in THRESHOLD_SECONDS {
+                    let threshold = (seconds * workload.messages_per_second_per_replica()).floor() as u64;
+                    settings.push((false, by_lag(workload, threshold, min, up, down)));
+                }
+            }
+        }
+    }
+    let place = |(place, (is_by_rate, scaling))| (place, is_by_rate, scaling);
+    Ok(settings.into_iter().enumerate().map(place).collect())
+}
+
+/// Tries settings on a scenario, with so many threads; their number does not change what is found.
 ///
 /// # Errors
 ///
@@ -92,36 +147,34 @@ pub fn recommend(
     workload: &Workload,
     scenario: &Scenario,
     goal: &Goal,
+    threads: usize,
 ) -> Result<Recommendation, CapacityError> {
     workload.check()?;
-    let peak = workload.replicas_for(workload.peak_messages_per_second);
-    let mut minima = vec![workload.consumers_min.clamp(1, workload.replicas_max()), peak.div_ceil(2), peak];
-    minima.sort_unstable();
-    minima.dedup();
-    minima.retain(|min| *min >= workload.consumers_min.clamp(1, workload.replicas_max()));
-    let (mut lags, mut rates) = (Vec::new(), Vec::new());
-    for min in minima {
-        for down in DOWN_WINDOWS {
-            for drain in DRAIN_SECONDS {
-                rates.push(ours(workload, drain, min, down)?);
-            }
-            for up in UP_WINDOWS {
-                for seconds in THRESHOLD_SECONDS {
-                    let threshold = (seconds * workload.messages_per_second_per_replica()).floor() as u64;
-                    lags.push(by_lag(workload, threshold, min, up, down));
-                }
+    let candidates = candidates(workload)?;
+    let threads = threads.clamp(1, candidates.len().max(1));
+    let found: Vec<Result<Best, CapacityError>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|first| {
+                let mine = candidates.iter().skip(first).step_by(threads);
+                scope.spawn(move || search(workload, scenario, goal, mine))
+            })
+            .collect();
+        let broken = || Err(CapacityError::new("a simulation broke off"));
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| broken())).collect()
+    });
+    let mut best = Best::default();
+    for part in found {
+        let Best { by_rate, by_lag } = part?;
+        for (is_by_rate, part) in [(true, by_rate), (false, by_lag)] {
+            if let Some((place, advice)) = part {
+                best.take(goal, is_by_rate, place, advice);
             }
         }
     }
-    let tried = lags.len() + rates.len();
-    // Two at a time: either kind is a search of its own.
-    let (by_lag, by_rate) = std::thread::scope(|scope| {
-        let lags = scope.spawn(|| best(workload, scenario, goal, lags));
-        let rates = best(workload, scenario, goal, rates);
-        (lags.join(), rates)
-    });
-    let found =
-        |advice: Option<Advice>| advice.ok_or_else(|| CapacityError::new("no setting could be tried"));
-    let by_lag = by_lag.map_err(|_| CapacityError::new("a simulation broke off"))??;
-    Ok(Recommendation { by_lag: found(by_lag)?, by_rate: found(by_rate?)?, tried })
+    match (best.by_lag, best.by_rate) {
+        (Some((_, by_lag)), Some((_, by_rate))) => {
+            Ok(Recommendation { by_lag, by_rate, tried: candidates.len() })
+        }
+        _ => Err(CapacityError::new("no setting could be tried")),
+    }
 }
