@@ -3,7 +3,10 @@
 //! A partition belongs to one lane of one consumer, a lane runs one batch at a time, a batch is run when it is full or its
 //! first message has waited long enough, and offsets are committed when it is done: as in the worker kit.
 
-use std::collections::VecDeque;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
 
 use super::{Rebalance, STEP, Scenario, Workload, outcome::Ages, scenario::LostZone};
 use crate::scaling::{Milliseconds, keda::PartitionOffsets, seconds};
@@ -269,12 +272,15 @@ impl Group {
     /// Takes a batch, the oldest messages first, none younger than `until`.
     fn fill(&mut self, now: Milliseconds, lane: &mut Lane, until: Milliseconds) -> (u64, u64, Milliseconds) {
         let (mut messages, mut poison, mut last) = (0, 0, 0);
+        let head = |partitions: &[Partition], index: usize| {
+            let partition = partitions.get(index).filter(|partition| partition.free_at <= now)?;
+            let chunk = partition.waiting.front().filter(|chunk| chunk.at <= until)?;
+            Some(Reverse((chunk.at, index)))
+        };
+        let mut heads: BinaryHeap<_> =
+            lane.partitions.iter().filter_map(|index| head(&self.partitions, *index)).collect();
         while messages < self.batch_size {
-            let age = |index: &usize| {
-                let partition = self.partitions.get(*index).filter(|partition| partition.free_at <= now)?;
-                partition.waiting.front().map(|chunk| (chunk.at, *index)).filter(|(at, _)| *at <= until)
-            };
-            let Some((_, index)) = lane.partitions.iter().filter_map(age).min() else { break };
+            let Some(Reverse((_, index))) = heads.pop() else { break };
             let partition = self.partitions.get_mut(index);
             let Some(chunk) = partition.and_then(|partition| partition.take(self.batch_size - messages))
             else {
@@ -284,6 +290,7 @@ impl Group {
             poison += chunk.poison;
             last = last.max(chunk.at);
             lane.in_flight.push((index, chunk));
+            heads.extend(head(&self.partitions, index));
         }
         (messages, poison, last)
     }
@@ -388,7 +395,7 @@ impl Group {
         let count = owned.len().max(1);
         let to_share = assignable.len() - next.len();
         // Who has the most keeps the one more that is left over.
-        owned.sort_by_key(|(id, partitions)| (std::cmp::Reverse(partitions.len()), *id));
+        owned.sort_by_key(|(id, partitions)| (Reverse(partitions.len()), *id));
         let quota = |place: usize| to_share / count + usize::from(place < to_share % count);
         for (place, (_, partitions)) in owned.iter_mut().enumerate() {
             let surplus = partitions.split_off(partitions.len().min(quota(place)));
