@@ -117,7 +117,7 @@ pub struct ConsumerConfiguration {
 }
 
 impl ConsumerConfiguration {
-    /// Reads the configuration. The defaults are the seed's: batches of 100 within 0.1 s, a write of 1 s.
+    /// Reads the configuration. The defaults: batches of 100 within 0.1 s, a write of 1 s.
     ///
     /// # Errors
     ///

@@ -168,8 +168,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_run_locally_is_refused_with_its_place() {
-        let error = format!("{:#}", parse(&manifest("docker.io/other:latest")).unwrap_err());
-        assert!(error.contains("Deployment consumer") && error.contains("docker.io/other"), "{error}");
+        let error = format!("{:#}", parse(&manifest("elsewhere/other:latest")).unwrap_err());
+        assert!(error.contains("Deployment consumer") && error.contains("elsewhere/other"), "{error}");
         let path = format!("local/../../etc@sha256:{}", "a".repeat(64));
         assert!(parse(&manifest(&path)).is_err(), "an image is no path");
         assert!(parse("kind: DaemonSet\n").unwrap_err().to_string().contains("DaemonSet"));
