@@ -48,6 +48,7 @@ async fn run(messages: usize) {
         trade(0).len()
     );
     let mut ratios = Vec::new();
+    let (mut best_bare, mut best_engine) = (0.0f64, 0.0f64);
     for round in 0..=ROUNDS {
         let bare = bare(&broker, round, messages);
         let engine = engine(&broker, round, messages).await;
@@ -57,9 +58,16 @@ async fn run(messages: usize) {
         }
         println!("bare librdkafka loop {bare}   engine {engine}   ratio {:.2}", engine.rate / bare.rate);
         ratios.push(engine.rate / bare.rate);
+        best_bare = best_bare.max(bare.rate);
+        best_engine = best_engine.max(engine.rate);
     }
     ratios.sort_by(f64::total_cmp);
-    println!("median ratio {:.2} (goal 0.80)", ratios[ROUNDS / 2]);
+    // What else runs on the machine only ever slows a round down: the fastest of each are the least disturbed.
+    println!(
+        "median ratio {:.2}, ratio of the fastest rounds {:.2} (goal 0.80)",
+        ratios[ROUNDS / 2],
+        best_engine / best_bare
+    );
 }
 
 /// What a reader has done.
