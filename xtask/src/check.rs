@@ -11,7 +11,7 @@ use platform::Environment;
 
 /// Check what an environment renders, offline.
 ///
-/// Check what an environment renders, offline: property schemas, CloudFormation's limits, references, and the
+/// Property schemas, CloudFormation's limits, references, and the
 /// platform's policies. Each finding has a code, the construct, the source and what to do; `explain` says more
 /// of a code.
 ///

@@ -49,7 +49,7 @@ pub(crate) struct DeployArgs {
 
 /// Take an environment down: workloads first, then stacks in reverse.
 ///
-/// Take an environment down: workloads first, then stacks in reverse. What holds data and is kept is listed.
+/// What holds data and is kept is listed.
 ///
 /// It can be run again after any failure. With `--env local` nothing of it is left running.
 ///

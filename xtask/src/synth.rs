@@ -11,7 +11,7 @@ use platform::Environment;
 
 /// Render an environment to target/assembly/ENV.
 ///
-/// Render an environment: templates, manifests and the manifest that wires them, below target/assembly/ENV.
+/// That is templates, manifests, and the manifest that wires them.
 ///
 /// Rendering is pure: no network, no clock, no account. The same sources give the same bytes.
 ///

@@ -236,16 +236,10 @@ impl KafkaCluster {
     }
 }
 
-/// Server properties that older clusters were given and that no cluster in KRaft mode takes, with the reason.
-/// MSK refuses a configuration that has one.
-pub const GONE_SERVER_PROPERTIES: [(&str, &str); 2] = [
-    ("zookeeper.session.timeout.ms", "there is no ZooKeeper in KRaft mode"),
-    ("zookeeper.connection.timeout.ms", "there is no ZooKeeper in KRaft mode"),
-];
-
 /// Server properties of the cluster: keys that MSK takes in KRaft mode. Threads follow from the processors:
 /// four, two and one a virtual processor for requests, the network and replication, but never fewer than Kafka's
-/// defaults; on a kafka.m7g.2xlarge that is 32, 16 and 8.
+/// defaults; on a kafka.m7g.2xlarge that is 32, 16 and 8. What older clusters were given and is gone: the
+/// `zookeeper.*` properties, because there is no ZooKeeper in KRaft mode; MSK refuses a configuration with one.
 fn server_properties(properties: &KafkaClusterProperties) -> String {
     let processors = processors(&properties.instance_type);
     format!(
@@ -395,8 +389,6 @@ mod tests {
             assert!(large.contains(line), "{line} in {large}");
         }
         assert!(properties("kafka.t3.small").contains("num.io.threads=8"));
-        for (gone, _) in GONE_SERVER_PROPERTIES {
-            assert!(!large.contains(gone));
-        }
+        assert!(!large.contains("zookeeper."), "{large}");
     }
 }

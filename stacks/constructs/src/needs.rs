@@ -89,13 +89,6 @@ impl Needs {
         self
     }
 
-    /// Gets environment variables.
-    #[must_use]
-    pub fn variables(mut self, variables: BTreeMap<String, Value<String>>) -> Self {
-        self.variables.extend(variables);
-        self
-    }
-
     /// What the worker may do, as policy statements.
     #[must_use]
     pub fn policy(&self) -> Vec<Json> {

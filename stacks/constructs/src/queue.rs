@@ -53,18 +53,6 @@ impl DeadLetterQueue {
         vec![iam::allow(sid, &["sqs:SendMessage"], &[self.arn()])]
     }
 
-    /// Takes messages out and puts them back.
-    #[must_use]
-    pub fn grant_redrive(&self, sid: &str) -> Vec<Json> {
-        let actions = [
-            "sqs:ChangeMessageVisibility",
-            "sqs:DeleteMessage",
-            "sqs:GetQueueAttributes",
-            "sqs:ReceiveMessage",
-        ];
-        vec![iam::allow(sid, &actions, &[self.arn()])]
-    }
-
     /// How many messages lie in it.
     #[must_use]
     pub fn messages(&self) -> Metric {

@@ -150,15 +150,13 @@ impl KeyedTable {
         ]
     }
 
-    /// Requests that were turned away for want of capacity.
+    /// Reads and writes that were turned away for want of capacity, each with its name.
     #[must_use]
-    pub fn throttled(&self) -> Metric {
-        Metric {
-            namespace: "AWS/DynamoDB",
-            name: "ReadThrottleEvents",
-            dimensions: BTreeMap::from([("TableName", self.name())]),
-            statistic: AlarmStatistic::Sum,
-        }
+    pub fn throttled(&self) -> [(&'static str, Metric); 2] {
+        [("Reads", "ReadThrottleEvents"), ("Writes", "WriteThrottleEvents")].map(|(what, name)| {
+            let dimensions = BTreeMap::from([("TableName", self.name())]);
+            (what, Metric { namespace: "AWS/DynamoDB", name, dimensions, statistic: AlarmStatistic::Sum })
+        })
     }
 }
 

@@ -227,18 +227,20 @@ fn alarms(
         },
     );
     for (name, table) in ["User", "UserSubscription"].into_iter().zip(tables) {
-        observability.alarms.alarm(
-            &mut scope,
-            &format!("{name}Throttles"),
-            "Requests to the table are turned away for want of capacity",
-            &table.throttled(),
-            &Limit {
-                above: 0.0,
-                period_seconds: 60,
-                periods: 5,
-                periods_above: 3,
-                without_data: WithoutData::IsWell,
-            },
-        );
+        for (what, metric) in table.throttled() {
+            observability.alarms.alarm(
+                &mut scope,
+                &format!("{name}{what}Throttled"),
+                &format!("{what} of the table are turned away for want of capacity"),
+                &metric,
+                &Limit {
+                    above: 0.0,
+                    period_seconds: 60,
+                    periods: 5,
+                    periods_above: 3,
+                    without_data: WithoutData::IsWell,
+                },
+            );
+        }
     }
 }
