@@ -31,7 +31,7 @@ const TOP_LEVEL: [&str; 12] = [
 const LINES_MAX: usize = 700;
 
 /// Which of our crates each may depend on.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: &[(&str, &[&str])] = &[
     ("capacity", &[]),
     ("cfn", &[]),
     ("cfn-resources", &["cfn"]),
@@ -41,6 +41,17 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("worker-kit", &["worker-contract"]),
     ("trade-producer", &["worker-contract", "worker-kit"]),
     ("trade-consumer", &["worker-contract", "worker-kit"]),
+    ("ledger-events", &[]),
+    ("ledger-transform", &["ledger-events", "worker-contract", "worker-kit"]),
+    ("ledger-writer", &["ledger-events", "worker-contract", "worker-kit"]),
+    ("ledger-mode", &["ledger-events", "worker-contract", "worker-kit"]),
+    ("ledger-migrate", &["worker-contract", "worker-kit"]),
+    ("ledger-load", &["ledger-events", "worker-contract", "worker-kit"]),
+    ("lesson-events", &[]),
+    ("lessons-enricher", &["lesson-events", "worker-contract", "worker-kit"]),
+    ("lessons-shard-scaler", &["worker-contract", "worker-kit"]),
+    ("tag-store", &[]),
+    ("tag-worker", &["tag-store", "worker-contract", "worker-kit"]),
     ("local-environment", &["capacity"]),
     ("deploy-engine", &["cfn"]),
     ("xtask", &["capacity", "cfn", "cfn-resources", "platform", "worker-contract"]),
@@ -110,7 +121,7 @@ fn crates(root: &Path, complaints: &mut Vec<String>) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     let metadata: Json = serde_json::from_slice(&output.stdout)?;
-    let arrows: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
+    let arrows: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
     let text = |json: &Json, key: &str| json.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
     for package in metadata.get("packages").and_then(Json::as_array).into_iter().flatten() {
         let name = text(package, "name");

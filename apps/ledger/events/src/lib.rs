@@ -1,0 +1,1 @@
+//! The ledger's domain: entities, envelope, identifiers, modes. No I/O.

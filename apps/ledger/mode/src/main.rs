@@ -1,0 +1,3 @@
+//! Makes the ledger's mode of the alarms' states.
+
+fn main() {}

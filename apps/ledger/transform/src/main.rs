@@ -1,0 +1,3 @@
+//! Checks, normalises and keys ledger events.
+
+fn main() {}

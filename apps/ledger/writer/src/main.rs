@@ -1,0 +1,3 @@
+//! Writes ledger events to the database.
+
+fn main() {}

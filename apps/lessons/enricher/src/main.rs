@@ -1,0 +1,3 @@
+//! Enriches lessons by user and subscription.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The lessons' domain: events, envelope, enrichment. No I/O.

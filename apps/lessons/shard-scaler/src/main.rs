@@ -1,0 +1,3 @@
+//! Follows the load with the shards of a stream.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tags in a cache: snapshots and deltas.

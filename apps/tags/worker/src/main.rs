@@ -1,0 +1,3 @@
+//! Brings tags from a topic to the cache.
+
+fn main() {}
