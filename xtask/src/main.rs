@@ -16,6 +16,7 @@ mod programs;
 mod redrive;
 mod simulate;
 mod synth;
+mod tally;
 mod test;
 mod tidy;
 mod workspace;

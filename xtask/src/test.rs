@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{codegen, programs, synth, tidy};
+use crate::{codegen, programs, synth, tally, tidy};
 
 /// Everything that must pass before a change lands.
 ///
@@ -23,20 +23,21 @@ use crate::{codegen, programs, synth, tidy};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TestArgs {
-    /// Run this step alone: format, lints, codegen, tidy, tests, cfn-lint, checkov.
+    /// Run this step alone: format, lints, codegen, tidy, tests, cfn-lint, tally, checkov.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(STEPS.map(|(name, _)| name)))]
     step: Option<String>,
 }
 
 type Step = fn(&Path) -> Result<()>;
 
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("format", format),
     ("codegen", codegen_check),
     ("tidy", house),
     ("lints", lints),
     ("tests", tests),
     ("cfn-lint", cfn_lint),
+    ("tally", second_opinion),
     ("checkov", checkov),
 ];
 
@@ -125,6 +126,13 @@ fn cfn_lint(root: &Path) -> Result<()> {
         println!("cfn-lint: no error and no warning in the {} templates of {environment}", templates.len());
     }
     Ok(())
+}
+
+/// Slips that cfn-lint finds, `check` finds as well.
+fn second_opinion(root: &Path) -> Result<()> {
+    let tool = install_tool(root, "cfn-lint")?;
+    let assembly = platform::render(&platform::Environment::load(root, "prod")?)?;
+    tally::tally(root, &tool, &assembly, &programs::target_directory(root).join("tally"))
 }
 
 /// checkov over every template: nothing but what is waived in code with a reason.

@@ -269,7 +269,7 @@ impl<T> Value<Vec<Value<T>>> {
 }
 
 /// Whether a value is known to CloudFormation alone.
-pub(crate) fn is_intrinsic(json: &Json) -> bool {
+pub fn is_intrinsic(json: &Json) -> bool {
     json.as_object().is_some_and(|object| {
         object.len() == 1
             && object.keys().all(|key| key == "Ref" || key == "Condition" || key.starts_with("Fn::"))

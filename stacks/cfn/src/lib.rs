@@ -31,7 +31,7 @@ mod value;
 pub use app::{App, AppProperties, ClusterManifest, DeployValue, HelmRelease, System, Workload};
 pub use assembly::Assembly;
 pub use canonical::{to_canonical_bytes, to_canonical_string};
-pub use intrinsic::{Condition, ConditionExpression, Reference, references};
+pub use intrinsic::{Condition, ConditionExpression, Reference, is_intrinsic, references};
 pub use resource::{AnyResource, Handle, RawHandle, Removal, Resource, TagKind, TagShape};
 pub use scope::Scope;
 pub use stack::{Lookup, Parameter, ParameterType, Provenance, Stack, StackProperties, Waiver};

@@ -55,6 +55,21 @@ impl TypeSchema {
         schema
     }
 
+    /// The schema that a list has to fit where a property may be a list or something else.
+    #[must_use]
+    pub fn form_of_list<'a>(&'a self, schema: &'a Json) -> &'a Json {
+        let forms = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Json::as_array);
+        let mut lists = forms
+            .into_iter()
+            .flatten()
+            .map(|form| self.resolve(form))
+            .filter(|form| form.get("items").is_some());
+        match (lists.next(), lists.next()) {
+            (Some(only), None) if schema.get("items").is_none() => only,
+            _ => schema,
+        }
+    }
+
     /// Whether an attribute exists for `Fn::GetAtt`.
     #[must_use]
     pub fn has_attribute(&self, attribute: &str) -> bool {

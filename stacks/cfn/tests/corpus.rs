@@ -83,7 +83,7 @@ fn expressions_are_given_the_benefit_of_the_doubt() {
     let resources = json!({
         "Queue": {"Type": "AWS::SQS::Queue", "Properties": {"SqsManagedSseEnabled": unknown}},
         "Topic": {"Type": "AWS::SNS::Topic", "Properties": {"KmsMasterKeyId": unknown}},
-        "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}, "EnableKeyRotation": unknown}},
+        "Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {"Statement": unknown}, "EnableKeyRotation": unknown}},
         "Source": {"Type": "AWS::Lambda::EventSourceMapping", "Properties": {"EventSourceArn": unknown, "FunctionName": unknown}},
         "Subnet": {"Type": "AWS::EC2::Subnet", "Properties": {"VpcId": unknown, "CidrBlock": unknown, "MapPublicIpOnLaunch": unknown}},
         "Group": {"Type": "AWS::RDS::DBSubnetGroup", "Properties": {"DBSubnetGroupDescription": "d", "SubnetIds": unknown}},

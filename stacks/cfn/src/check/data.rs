@@ -103,6 +103,12 @@ fn table(table: &Resource<'_>, findings: &mut Findings<'_>) {
         }
     }
     let mut wrong = |message: String| findings.resource(TABLE_KEYS, table.logical_id, message);
+    // The partition key first, then the sort key: DynamoDB refuses any other order.
+    for (key, wanted) in table.list("/KeySchema").iter().zip(["HASH", "RANGE"]) {
+        if let Some(kind) = key.get("KeyType").and_then(Json::as_str).filter(|kind| *kind != wanted) {
+            wrong(format!("its key schema has `{kind}` where {wanted} belongs"));
+        }
+    }
     let undefined: Vec<&str> = keys.difference(&defined).map(String::as_str).collect();
     if !undefined.is_empty() {
         wrong(format!("{} is a key and not defined", undefined.join(", ")));

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{
     Findings,
     rules::{
-        AURORA_BACKUP, AURORA_ENCRYPTION, AURORA_INSTANCE, AURORA_SUBNETS, PROXY_AUTO_PAUSE, PROXY_FILTER,
-        PROXY_IDLE, PROXY_TLS, PUBLIC_DATABASE, SERVERLESS_CAPACITY, SERVERLESS_CLASS,
+        AURORA_BACKUP, AURORA_ENCRYPTION, AURORA_INSTANCE, AURORA_SUBNETS, DATABASE_ENGINE, PROXY_AUTO_PAUSE,
+        PROXY_FILTER, PROXY_IDLE, PROXY_TLS, PUBLIC_DATABASE, SERVERLESS_CAPACITY, SERVERLESS_CLASS,
     },
     template::{Resource, Template},
 };
@@ -14,6 +14,30 @@ use crate::value::Json;
 
 /// Days that an environment that keeps its data keeps backups.
 const BACKUP_DAYS: f64 = 7.0;
+
+/// RDS user guide, CreateDBCluster and CreateDBInstance: the engines.
+const CLUSTER_ENGINES: [&str; 5] = ["aurora-mysql", "aurora-postgresql", "mysql", "neptune", "postgres"];
+const ENGINES: [&str; 11] = [
+    "aurora-mysql",
+    "aurora-postgresql",
+    "mariadb",
+    "mysql",
+    "postgres",
+    "oracle-",
+    "sqlserver-",
+    "custom-oracle-",
+    "custom-sqlserver-",
+    "db2-",
+    "neptune",
+];
+
+/// Families of instance classes that RDS has or had, without their generation's letters.
+const CLASS_FAMILIES: [&str; 9] = ["t2", "t3", "t4", "m", "r", "x", "z1", "c6", "serverless"];
+
+const CLASS_SIZES: [&str; 11] = [
+    "micro", "small", "medium", "large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge",
+    "24xlarge",
+];
 
 pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
     let mut instances: BTreeMap<&str, Vec<Resource<'_>>> = BTreeMap::new();
@@ -28,6 +52,7 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
             storage(template, instance, findings);
         }
     }
+    engines(template, findings);
     for cluster in template.of_kind("AWS::RDS::DBCluster") {
         if cluster.on("/PubliclyAccessible") {
             findings.resource(PUBLIC_DATABASE, cluster.logical_id, "it has a public address".to_owned());
@@ -49,6 +74,55 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
             findings.resource(AURORA_SUBNETS, group.logical_id, "it has fewer than two subnets".to_owned());
         }
     }
+}
+
+/// Names that RDS would refuse, as far as their form tells; which versions there are changes by the month.
+fn engines(template: &Template<'_>, findings: &mut Findings<'_>) {
+    let mut wrong = |resource: &Resource<'_>, property: &str, fits: &dyn Fn(&str) -> bool| {
+        if let Some(text) = resource.text(&format!("/{property}")).filter(|text| !fits(text)) {
+            findings.resource(
+                DATABASE_ENGINE,
+                resource.logical_id,
+                format!("{property} is `{text}`, which RDS does not have"),
+            );
+        }
+    };
+    for cluster in template.of_kind("AWS::RDS::DBCluster") {
+        wrong(cluster, "Engine", &|engine| CLUSTER_ENGINES.contains(&engine));
+        wrong(cluster, "EngineVersion", &is_version);
+        wrong(cluster, "DBClusterInstanceClass", &is_class);
+    }
+    for instance in template.of_kind("AWS::RDS::DBInstance") {
+        let known = |engine: &str| {
+            ENGINES
+                .iter()
+                .any(|known| *known == engine || (known.ends_with('-') && engine.starts_with(known)))
+        };
+        wrong(instance, "Engine", &known);
+        wrong(instance, "EngineVersion", &is_version);
+        wrong(instance, "DBInstanceClass", &is_class);
+    }
+}
+
+/// Such as `16.8` or `8.0.mysql_aurora.3.10.0`: begins with a number.
+fn is_version(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// Such as `db.r7g.large`; bare metal and the sizes of Oracle's classes end in other words.
+fn is_class(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("db.") else { return false };
+    let mut parts = rest.split('.');
+    let family = parts.next().unwrap_or_default();
+    let size = parts.next();
+    CLASS_FAMILIES.iter().any(|known| family.starts_with(known))
+        && match size {
+            None => family == "serverless",
+            Some(size) => {
+                CLASS_SIZES.contains(&size) || size.ends_with("xlarge") || size.starts_with("metal")
+            }
+        }
 }
 
 fn storage(template: &Template<'_>, database: &Resource<'_>, findings: &mut Findings<'_>) {

@@ -25,10 +25,12 @@ mod names;
 mod network;
 mod page;
 mod permissions;
+mod policy_grammar;
 mod properties;
 mod references;
 mod rules;
 mod secrets;
+mod tags;
 mod targets;
 mod template;
 
@@ -195,8 +197,10 @@ pub fn check(assembly: &Assembly, schema: &dyn Fn(&str) -> Option<TypeSchema>) -
         }
         limits::check(entry, &template, &mut findings);
         references::check(&template, &known, &mut findings);
-        let families: [fn(&Template<'_>, &mut Findings<'_>); 12] = [
+        let families: [fn(&Template<'_>, &mut Findings<'_>); 14] = [
             iam::check,
+            policy_grammar::check,
+            tags::check,
             kafka::check,
             kafka_properties::check,
             alarms::check,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Findings,
-    rules::{OPEN_INGRESS, PUBLIC_SUBNET, SUBNET_BLOCK, WIDE_INGRESS},
+    rules::{ADDRESS_BLOCK, OPEN_INGRESS, PORTS, PUBLIC_SUBNET, SUBNET_BLOCK, WIDE_INGRESS},
     template::{Resource, Template, number},
 };
 use crate::value::Json;
@@ -18,6 +18,8 @@ pub(super) fn check(template: &Template<'_>, findings: &mut Findings<'_>) {
             ingress(group, rule, findings);
         }
     }
+    doors(template, findings);
+    addresses(template, findings);
     blocks(template, findings);
     for subnet in template.of_kind("AWS::EC2::Subnet") {
         if subnet.on("/MapPublicIpOnLaunch") {
@@ -73,6 +75,88 @@ fn blocks(template: &Template<'_>, findings: &mut Findings<'_>) {
                 );
             }
         }
+    }
+}
+
+/// Properties that hold address blocks, by type.
+const BLOCKS: [(&str, &[&str]); 3] = [
+    ("AWS::EC2::VPC", &["CidrBlock"]),
+    ("AWS::EC2::Subnet", &["CidrBlock", "Ipv6CidrBlock"]),
+    ("AWS::EC2::Route", &["DestinationCidrBlock", "DestinationIpv6CidrBlock"]),
+];
+
+fn addresses(template: &Template<'_>, findings: &mut Findings<'_>) {
+    for (kind, properties) in BLOCKS {
+        for resource in template.of_kind(kind) {
+            for property in properties {
+                block_of(resource, resource.properties(), property, findings);
+            }
+        }
+    }
+}
+
+/// Whether a property is an address block, where it is a literal.
+fn block_of(resource: &Resource<'_>, json: &Json, property: &str, findings: &mut Findings<'_>) {
+    let Some(text) = json.get(property).and_then(Json::as_str) else { return };
+    let fits = if property.contains("v6") { is_block_v6(text) } else { block(text).is_some() };
+    if !fits {
+        findings.resource(
+            ADDRESS_BLOCK,
+            resource.logical_id,
+            format!("{property} is `{text}`, which is no address block"),
+        );
+    }
+}
+
+fn is_block_v6(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, length)| {
+        address.parse::<std::net::Ipv6Addr>().is_ok() && length.parse().is_ok_and(|length: u32| length <= 128)
+    })
+}
+
+/// Protocols that have ports, by name and number, and those of ICMP, which have types in their place.
+const WITH_PORTS: [&str; 4] = ["tcp", "udp", "6", "17"];
+const ICMP: [&str; 4] = ["icmp", "icmpv6", "1", "58"];
+
+/// Rules of security groups: blocks that are such, protocols that there are, ports that go with them.
+fn doors(template: &Template<'_>, findings: &mut Findings<'_>) {
+    for kind in ["AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress"] {
+        for rule in template.of_kind(kind) {
+            door(rule, rule.properties(), findings);
+        }
+    }
+    for group in template.of_kind("AWS::EC2::SecurityGroup") {
+        for list in ["/SecurityGroupIngress", "/SecurityGroupEgress"] {
+            for rule in group.list(list) {
+                door(group, rule, findings);
+            }
+        }
+    }
+}
+
+fn door(resource: &Resource<'_>, rule: &Json, findings: &mut Findings<'_>) {
+    block_of(resource, rule, "CidrIp", findings);
+    block_of(resource, rule, "CidrIpv6", findings);
+    let Some(protocol) = rule.get("IpProtocol").and_then(Json::as_str) else { return };
+    let known = WITH_PORTS.contains(&protocol) || ICMP.contains(&protocol);
+    let bound = |key: &str| rule.get(key).and_then(number);
+    let given = |key: &str| rule.get(key).is_some();
+    let (from, to) = (bound("FromPort"), bound("ToPort"));
+    let wrong = if !known && protocol != "-1" && !protocol.parse().is_ok_and(|number: u8| number > 0) {
+        Some(format!("`{protocol}` is no protocol"))
+    } else if known && !(given("FromPort") && given("ToPort")) {
+        Some(format!("{protocol} wants FromPort and ToPort"))
+    } else if WITH_PORTS.contains(&protocol)
+        && from.zip(to).is_some_and(|(from, to)| from < 0.0 || to > 65_535.0 || from > to)
+    {
+        Some("the ports are no range from 0 to 65535".to_owned())
+    } else if ICMP.contains(&protocol) && from.zip(to).is_some_and(|(from, to)| from == -1.0 && to != -1.0) {
+        Some("every ICMP type has every code: both are -1".to_owned())
+    } else {
+        None
+    };
+    if let Some(wrong) = wrong {
+        findings.resource(PORTS, resource.logical_id, wrong);
     }
 }
 

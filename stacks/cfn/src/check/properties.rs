@@ -78,7 +78,7 @@ impl Checker<'_, '_, '_> {
         match value {
             Json::String(text) => self.text(text, schema, path),
             Json::Number(number) => self.number(number.as_f64().unwrap_or_default(), schema, path),
-            Json::Array(items) => self.list(items, schema, path),
+            Json::Array(items) => self.list(items, self.schema.form_of_list(schema), path),
             Json::Object(object) => self.object(object, schema, path),
             Json::Bool(_) | Json::Null => {}
         }

@@ -61,6 +61,7 @@ rules! {
     ARN_FOR_NAME "FG111" Error Resource "an ARN where a name belongs" => "give the name: a handle's `reference()`, or the attribute that is the name";
     NAME_FOR_ARN "FG112" Error Resource "a name where an ARN belongs" => "give the ARN: a handle's `arn()`";
     REGION "FG113" Error Resource "a resource type that the region does not have" => "take another region, or do without the type there";
+    TAG "FG114" Error Resource "a tag that AWS refuses" => "give each key once, 1 to 128 characters that do not begin with aws:";
     RESOURCE_LIMIT "FG201" Error Stack "more than 500 resources in a stack" => "split the stack";
     RESOURCE_LIMIT_NEAR "FG202" Warning Stack "more than 400 of 500 resources in a stack" => "plan to split the stack";
     NAME_LIMIT "FG203" Error Stack "more than 200 outputs or parameters in a stack" => "split the stack";
@@ -100,6 +101,7 @@ rules! {
     DATABASE_USER "FG426" Error Resource "rds-db:connect on something that is no database user" => "allow it on arn:PARTITION:rds-db:REGION:ACCOUNT:dbuser:RESOURCE-ID/USER; a proxy's id begins with prx-";
     KAFKA_ACTION "FG427" Error Resource "an action that MSK does not have" => "correct its name: IAM takes any, and grants nothing by it";
     PRINCIPAL "FG428" Error Resource "a service principal that is none" => "take the service's name, ending in .amazonaws.com";
+    POLICY_GRAMMAR "FG429" Error Resource "a policy that IAM cannot read" => "write it as the grammar of IAM's policies has it";
     KAFKA_VERSION_ENDED "FG430" Error Resource "a Kafka version past its end of support" => "take a version that is supported, such as 3.9.x.kraft";
     KAFKA_ZOOKEEPER "FG431" Warning Resource "a Kafka cluster on ZooKeeper" => "make it with a .kraft version: an existing cluster cannot be migrated in place";
     KAFKA_VERSION "FG432" Warning Resource "a Kafka version that MSK does not have" => "take one that it has; `aws kafka list-kafka-versions` lists them";
@@ -168,6 +170,7 @@ rules! {
     KEY_ROTATION "FG501" Error Resource "a key whose material is never renewed" => "set EnableKeyRotation";
     STREAM_MODE "FG502" Error Resource "a stream on demand with a number of shards" => "leave ShardCount out, or provision the stream";
     TABLE_KEYS "FG503" Error Resource "a table whose keys, attributes and throughput do not fit together" => "define the attributes of all keys and no others, and give throughput where it is provisioned";
+    DATABASE_ENGINE "FG504" Error Resource "a database engine, version or class that RDS does not have" => "correct the name: `aws rds describe-orderable-db-instance-options` lists them";
     PUBLIC_ENDPOINT "FG510" Error Resource "a Kubernetes endpoint open to every address" => "set EndpointPublicAccess to false, or name PublicAccessCidrs";
     AUTO_MODE_ROLE "FG511" Error Resource "a role without what EKS Auto Mode needs" => "attach the policies, and trust with sts:TagSession";
     POD_ROLE "FG512" Error Resource "a pod identity with a role that does not trust pods" => "trust pods.eks.amazonaws.com with sts:AssumeRole and sts:TagSession";
@@ -179,4 +182,6 @@ rules! {
     WIDE_INGRESS "FG518" Error Resource "a block that may reach every port" => "name the ports";
     MUTABLE_TAGS "FG519" Warning Resource "a repository whose tags can be moved" => "set ImageTagMutability to IMMUTABLE";
     SUBNET_BLOCK "FG520" Error Resource "a subnet that overlaps another or leaves its VPC" => "give each a block of its own within the VPC's";
+    ADDRESS_BLOCK "FG521" Error Resource "a text that is no block of addresses" => "write it as 10.0.0.0/16";
+    PORTS "FG522" Error Resource "a security group's rule whose ports do not go with its protocol" => "give FromPort and ToPort of 0 to 65535 for tcp and udp, and both -1 for every ICMP type";
 }
