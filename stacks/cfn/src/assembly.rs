@@ -139,6 +139,17 @@ pub struct StackEntry {
     pub tags: BTreeMap<String, String>,
     /// Where the values of its parameters come from. A parameter with a default may be absent here.
     pub parameters: Vec<ParameterWiring>,
+    /// What is invoked each time the stack has been deployed, before the stacks that depend on it, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invocations: Vec<Invocation>,
+}
+
+/// A function that is invoked when its stack has been deployed. It is invoked on every deployment, so it must
+/// find out by itself what there is left to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invocation {
+    /// The stack's output that holds the function's name.
+    pub output: String,
 }
 
 /// A parameter and where its value comes from.

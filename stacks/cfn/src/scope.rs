@@ -234,6 +234,25 @@ impl<'a> Scope<'a> {
         self.stack.declare_output(name, &value, description);
     }
 
+    /// Has the deploy engine invoke a function each time this stack has been deployed, before the stacks that
+    /// depend on it: for what templates cannot do, such as a database's migrations. A failure stops the deployment.
+    /// The handle's reference (`Ref`) must be the function's name.
+    pub fn invoke_after_deploy<R: Resource>(&mut self, function: &Handle<R>) {
+        // A handle of another stack fails the synthesis: its stack would be the one to wait for.
+        if self.stack.resource(function).is_none() {
+            self.stack.errors.push(SynthError::ForeignHandle {
+                stack: self.stack.id.to_string(),
+                owner: function.raw().stack().to_owned(),
+                logical_id: function.raw().logical_id().to_owned(),
+            });
+            return;
+        }
+        let output = format!("{}Invocation", function.raw().logical_id());
+        let name: Value<String> = function.raw().reference();
+        self.stack.declare_output(&output, &name, "Invoked when the stack has been deployed.");
+        self.stack.invocations.push(output);
+    }
+
     /// Declares a condition.
     pub fn condition(&mut self, name: &str, expression: ConditionExpression) -> Condition {
         self.stack.declare_condition(name, expression)

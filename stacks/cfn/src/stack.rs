@@ -153,6 +153,8 @@ pub struct Stack {
     pub(crate) conditions: BTreeMap<String, Json>,
     pub(crate) mappings: BTreeMap<String, Json>,
     pub(crate) transforms: Vec<String>,
+    /// Outputs with the names of functions to invoke, in order.
+    pub(crate) invocations: Vec<String>,
     pub(crate) errors: Vec<SynthError>,
 }
 
@@ -169,6 +171,7 @@ impl Stack {
             conditions: BTreeMap::new(),
             mappings: BTreeMap::new(),
             transforms: Vec::new(),
+            invocations: Vec::new(),
             errors: Vec::new(),
         }
     }

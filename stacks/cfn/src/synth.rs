@@ -6,7 +6,9 @@ use serde_json::{Map, json};
 
 use crate::{
     app::{App, AppProperties, DeployValue},
-    assembly::{self, Assembly, AssetEntry, LookupSource, Manifest, ParameterWiring, Source, StackEntry},
+    assembly::{
+        self, Assembly, AssetEntry, Invocation, LookupSource, Manifest, ParameterWiring, Source, StackEntry,
+    },
     canonical::to_canonical_bytes,
     intrinsic::Reference,
     resource::{Removal, TagKind, TagShape},
@@ -581,6 +583,7 @@ fn render_stack(
         termination_protection: stack.properties.termination_protection,
         tags,
         parameters: wired,
+        invocations: stack.invocations.iter().cloned().map(|output| Invocation { output }).collect(),
     };
     (template, entry)
 }

@@ -34,6 +34,7 @@ fn side(stacks: &[(&str, Wiring<'_>, Json)]) -> Side {
                 source: Source::Output { stack: (*stack).to_owned(), output: (*output).to_owned() },
             })
             .collect(),
+        invocations: Vec::new(),
     };
     Side {
         manifest: Manifest {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use cfn::{
     App, AppProperties, Assembly, ConditionExpression, DeployValue, Handle, IntoValue, Json, Lookup,
     Property, RawHandle, Removal, Resource, StackProperties, SynthError, TagKind, TagShape, Value, Workload,
-    assembly::{LookupSource, Manifest, Source},
+    assembly::{Invocation, LookupSource, Manifest, Source},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -295,6 +295,32 @@ fn a_manifest_of_another_version_is_refused_with_the_way_out() {
     std::fs::write(directory.path().join("manifest.json"), r#"{"schema_version": 99}"#).unwrap();
     let message = Manifest::read(directory.path()).unwrap_err().to_string();
     assert!(message.contains("99") && message.contains("cargo xtask synth"), "{message}");
+}
+
+#[test]
+fn a_stack_names_what_is_invoked_after_it_by_an_output_and_no_other_stack_can() {
+    let mut app = app();
+    let mut stack = app.stack("first", StackProperties::default()).scope();
+    let function = stack.add("Migrate", Bucket::default());
+    stack.invoke_after_deploy(&function);
+    app.stack("second", StackProperties::default());
+    let assembly = app.synth().unwrap();
+    let entry = assembly.manifest.stack("first").unwrap();
+    assert_eq!(entry.invocations, [Invocation { output: "MigrateInvocation".to_owned() }]);
+    assert_eq!(
+        assembly.template("first").unwrap()["Outputs"]["MigrateInvocation"]["Value"],
+        json!({ "Ref": "Migrate" })
+    );
+    let second = serde_json::to_value(assembly.manifest.stack("second").unwrap()).unwrap();
+    assert!(second.get("invocations").is_none(), "{second}");
+}
+
+#[test]
+fn a_stack_cannot_have_a_function_of_another_invoked() {
+    let mut app = app();
+    let function = app.stack("first", StackProperties::default()).scope().add("Migrate", Bucket::default());
+    app.stack("second", StackProperties::default()).scope().invoke_after_deploy(&function);
+    assert!(matches!(app.synth(), Err(SynthError::ForeignHandle { .. })));
 }
 
 fn app_of(names: &[(u8, String, Option<usize>)]) -> Assembly {

@@ -159,6 +159,7 @@ mod tests {
                 .into_iter()
                 .map(|(name, source)| ParameterWiring { name: name.to_owned(), source })
                 .collect(),
+            invocations: Vec::new(),
         }
     }
 

@@ -81,6 +81,7 @@ fn entry(stack: &str, parameters: Vec<Wire<'_>>) -> StackEntry {
         termination_protection: true,
         tags: BTreeMap::new(),
         parameters: parameters.collect(),
+        invocations: Vec::new(),
     }
 }
 
