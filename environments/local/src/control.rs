@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{layout::Layout, manifest::Workload, process::Identity};
+use crate::{layout::Layout, manifest::Workload, postgresql, process::Identity};
 
 const SOCKET: &str = "supervisor.sock";
 
@@ -79,7 +79,7 @@ impl Status {
 /// One part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartStatus {
-    /// `kafka` or `aws`.
+    /// `kafka`, `postgresql` or `aws`.
     pub name: String,
     /// `starting`, `running`, `restarting` or `external`.
     pub state: String,
@@ -130,6 +130,9 @@ pub struct State {
     pub aws: AwsEndpoint,
     /// The broker.
     pub kafka: KafkaEndpoint,
+    /// The database server; absent in what an older version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgresql: Option<postgresql::Endpoint>,
     /// The ports in use, to be taken again after a restart.
     pub ports: BTreeMap<String, u16>,
     /// All processes.

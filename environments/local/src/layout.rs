@@ -88,6 +88,12 @@ impl Layout {
         self.root.join("kafka")
     }
 
+    /// PostgreSQL's data and the superuser's password.
+    #[must_use]
+    pub fn postgresql(&self) -> PathBuf {
+        self.root.join("postgresql")
+    }
+
     /// Programs installed as tools.
     #[must_use]
     pub fn tools(&self) -> PathBuf {

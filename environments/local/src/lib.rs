@@ -1,5 +1,6 @@
 //! The machine-local stand-ins for AWS, and the supervisor of local workloads.
 
+pub mod account;
 pub mod control;
 pub mod install;
 pub mod kafka;
@@ -7,6 +8,7 @@ pub mod lag;
 pub mod layout;
 pub mod lifecycle;
 pub mod manifest;
+pub mod postgresql;
 pub mod process;
 pub mod supervised;
 pub mod supervisor;

@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use local_environment::{control, install, kafka, lag, layout::Layout, lifecycle, manifest, supervisor};
+use local_environment::{
+    control, install, kafka, lag, layout::Layout, lifecycle, manifest, postgresql, process, supervisor,
+};
 
 /// The exit code when the reader of the output is gone: 128 and the number of SIGPIPE, as shells count.
 const READER_GONE: i32 = 141;
@@ -33,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what is missing: the emulator's Python packages and the broker.
+    /// Install what is missing: the Python packages (emulator, PostgreSQL) and the broker.
     Install,
     /// Install what is missing and start what does not run; prints the state as JSON.
     Up,
@@ -68,7 +70,7 @@ enum Command {
         #[arg(long)]
         group: String,
     },
-    /// The log of a part (kafka, aws, supervisor) or a workload.
+    /// The log of a part (kafka, postgresql, aws, supervisor) or a workload.
     Logs {
         /// Whose.
         name: String,
@@ -88,6 +90,23 @@ enum Command {
         /// Its port.
         #[arg(long)]
         port: Option<u16>,
+    },
+    /// Run a private PostgreSQL in the foreground: prints one JSON line, then becomes the server. SIGINT ends it at
+    /// once, SIGTERM when its clients have left.
+    Postgresql {
+        /// Its data and the superuser's password; a later run goes on with them.
+        #[arg(long)]
+        directory: PathBuf,
+        /// Its port.
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Become the environment's PostgreSQL (started by `supervise`).
+    #[command(hide = true)]
+    ServePostgresql {
+        /// Its port.
+        #[arg(long)]
+        port: u16,
     },
     /// Supervise (started by `up`).
     #[command(hide = true)]
@@ -127,6 +146,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::ResourceTypes => resource_types(&layout),
         Command::Down => lifecycle::down(&layout),
         Command::Kafka { directory, port } => private_broker(&layout, &directory, port),
+        Command::Postgresql { directory, port } => private_postgresql(&layout, &directory, port),
+        Command::ServePostgresql { port } => postgresql::Home::new(&layout, &layout.postgresql())?
+            .become_server(port, None)
+            .map(|never| match never {}),
         Command::Supervise => supervisor::run(&layout),
     }
 }
@@ -193,4 +216,22 @@ fn private_broker(layout: &Layout, directory: &std::path::Path, port: Option<u16
     }))?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("broker.log"))?;
     Err(command.stdout(log.try_clone()?).stderr(log).exec()).context("the broker cannot be started")
+}
+
+/// Becomes the server, as the broker does.
+fn private_postgresql(layout: &Layout, directory: &std::path::Path, wanted: Option<u16>) -> Result<()> {
+    install::install_packages(layout)?;
+    let home = postgresql::Home::new(layout, directory)?;
+    let port = process::free_port(wanted)?;
+    anyhow::ensure!(wanted.is_none_or(|wanted| wanted == port), "the port {} is taken", wanted.unwrap_or(0));
+    home.prepare()?;
+    print(&serde_json::json!({
+        "host": postgresql::HOST,
+        "port": port,
+        "superuser": postgresql::SUPERUSER,
+        "password": home.password()?,
+        "pid": std::process::id(),
+    }))?;
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("postgresql.log"))?;
+    home.become_server(port, Some(log)).map(|never| match never {})
 }

@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{lag, layout::Layout, process::Identity};
+use crate::{lag, layout::Layout, postgresql, process::Identity};
 
 /// A process that has run this long is taken for well: its next start is not put off.
 const WELL_AFTER: Duration = Duration::from_secs(30);
@@ -41,6 +41,8 @@ pub enum Probe {
     Listens(SocketAddr),
     /// It is a Kafka broker at this address and answers.
     ServesKafka(String),
+    /// It is a PostgreSQL server at this address and takes connections.
+    ServesPostgresql(SocketAddr),
     /// It answers 200 to a GET.
     Answers(String),
     /// It runs.
@@ -52,6 +54,7 @@ pub struct Supervised {
     name: String,
     make: Box<dyn Fn() -> Result<Command> + Send>,
     probe: Probe,
+    stop_signal: Signal,
     grace: Duration,
     child: Option<Child>,
     identity: Option<Identity>,
@@ -78,6 +81,7 @@ impl Supervised {
             name: name.to_owned(),
             make: Box::new(make),
             probe,
+            stop_signal: Signal::SIGTERM,
             grace,
             child: None,
             identity: None,
@@ -90,6 +94,13 @@ impl Supervised {
             probed: now,
             stopping: None,
         }
+    }
+
+    /// Stopped by another signal than SIGTERM.
+    #[must_use]
+    pub fn stopped_by(mut self, signal: Signal) -> Self {
+        self.stop_signal = signal;
+        self
     }
 
     /// Its name, also of its log.
@@ -212,7 +223,7 @@ impl Supervised {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now() + self.grace);
             if let Some(identity) = self.identity {
-                let _ = identity.signal(Signal::SIGTERM);
+                let _ = identity.signal(self.stop_signal);
             }
         }
     }
@@ -245,6 +256,7 @@ impl Probe {
             Probe::Runs => true,
             Probe::Listens(address) => TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok(),
             Probe::ServesKafka(address) => lag::answers(address, PROBE_TIMEOUT),
+            Probe::ServesPostgresql(address) => postgresql::answers(*address, PROBE_TIMEOUT),
             Probe::Answers(url) => {
                 let agent: ureq::Agent =
                     ureq::Agent::config_builder().timeout_global(Some(PROBE_TIMEOUT)).build().into();

@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
     kafka,
     layout::Layout,
     manifest::Workload,
+    postgresql,
     process::{Identity, free_port},
     supervised::{Probe, Supervised, note},
 };
@@ -99,6 +101,7 @@ impl Supervisor {
         let port = |name: &str| before.get(name).copied();
         let aws_port = free_port(port("aws"))?;
         let ports = kafka::Ports::free(port("kafka"), port("kafka-controller"))?;
+        let postgresql_port = free_port(port("postgresql"))?;
         let bootstrap_servers = match broker {
             Broker::External { bootstrap_servers } => bootstrap_servers.clone(),
             _ => ports.bootstrap_servers(),
@@ -111,10 +114,17 @@ impl Supervisor {
                 bootstrap_servers: bootstrap_servers.clone(),
                 implementation: broker.implementation(),
             },
+            postgresql: Some(postgresql::Endpoint {
+                host: postgresql::HOST.to_owned(),
+                port: postgresql_port,
+                superuser: postgresql::SUPERUSER.to_owned(),
+                password_file: postgresql::password_file(&layout.postgresql()),
+            }),
             ports: BTreeMap::from([
                 ("aws".to_owned(), aws_port),
                 ("kafka".to_owned(), ports.broker),
                 ("kafka-controller".to_owned(), ports.controller),
+                ("postgresql".to_owned(), postgresql_port),
             ]),
             processes: BTreeMap::new(),
         };
@@ -127,6 +137,12 @@ impl Supervisor {
                 _ => Some(broker_process(layout, broker, ports)),
             },
         };
+        let database = Part {
+            name: "postgresql",
+            endpoint: format!("{}:{postgresql_port}", postgresql::HOST),
+            implementation: format!("PostgreSQL {}", postgresql::VERSION),
+            process: Some(postgresql_process(layout, postgresql_port)?),
+        };
         let emulator = Part {
             name: "aws",
             endpoint: format!("127.0.0.1:{aws_port}"),
@@ -136,7 +152,7 @@ impl Supervisor {
         Ok(Self {
             layout: layout.clone(),
             state,
-            parts: vec![kafka, emulator],
+            parts: vec![kafka, database, emulator],
             workloads: BTreeMap::new(),
             leaving: Vec::new(),
             replica_numbers: 0,
@@ -356,6 +372,20 @@ fn broker_process(layout: &Layout, broker: &Broker, ports: kafka::Ports) -> Supe
     Supervised::new("kafka", probe, PART_GRACE, move || {
         kafka::command(&layout, &broker, &layout.kafka_data(), ports)?.context("the broker is not ours")
     })
+}
+
+/// This program becomes the server, because it has to be started in its directory.
+fn postgresql_process(layout: &Layout, port: u16) -> Result<Supervised> {
+    let (program, layout) = (std::env::current_exe()?, layout.clone());
+    let probe = Probe::ServesPostgresql(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let supervised = Supervised::new("postgresql", probe, PART_GRACE, move || {
+        let mut command = Command::new(&program);
+        command.arg("--root").arg(layout.root()).arg("--parts").arg(layout.parts());
+        command.args(["serve-postgresql", "--port", &port.to_string()]);
+        Ok(command)
+    });
+    // SIGTERM would have it wait for its clients.
+    Ok(supervised.stopped_by(Signal::SIGINT))
 }
 
 fn emulator_process(layout: &Layout, port: u16, bootstrap_servers: String) -> Result<Supervised> {
