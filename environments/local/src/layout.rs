@@ -94,6 +94,12 @@ impl Layout {
         self.root.join("postgresql")
     }
 
+    /// Valkey's data.
+    #[must_use]
+    pub fn valkey(&self) -> PathBuf {
+        self.root.join("valkey")
+    }
+
     /// Programs installed as tools.
     #[must_use]
     pub fn tools(&self) -> PathBuf {

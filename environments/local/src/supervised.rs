@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{lag, layout::Layout, postgresql, process::Identity};
+use crate::{lag, layout::Layout, postgresql, process::Identity, valkey};
 
 /// A process that has run this long is taken for well: its next start is not put off.
 const WELL_AFTER: Duration = Duration::from_secs(30);
@@ -43,6 +43,8 @@ pub enum Probe {
     ServesKafka(String),
     /// It is a PostgreSQL server at this address and takes connections.
     ServesPostgresql(SocketAddr),
+    /// It is a node of a Valkey cluster at this address, and the cluster is whole.
+    ServesValkey(SocketAddr),
     /// It answers 200 to a GET.
     Answers(String),
     /// It runs.
@@ -257,6 +259,7 @@ impl Probe {
             Probe::Listens(address) => TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok(),
             Probe::ServesKafka(address) => lag::answers(address, PROBE_TIMEOUT),
             Probe::ServesPostgresql(address) => postgresql::answers(*address, PROBE_TIMEOUT),
+            Probe::ServesValkey(address) => valkey::answers(*address, PROBE_TIMEOUT),
             Probe::Answers(url) => {
                 let agent: ureq::Agent =
                     ureq::Agent::config_builder().timeout_global(Some(PROBE_TIMEOUT)).build().into();

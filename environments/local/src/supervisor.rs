@@ -31,6 +31,7 @@ use crate::{
     postgresql,
     process::{Identity, free_port},
     supervised::{Probe, Supervised, note},
+    valkey,
 };
 
 /// How often the supervisor looks around.
@@ -102,6 +103,9 @@ impl Supervisor {
         let aws_port = free_port(port("aws"))?;
         let ports = kafka::Ports::free(port("kafka"), port("kafka-controller"))?;
         let postgresql_port = free_port(port("postgresql"))?;
+        // One shard: a client of a cluster does not see how many there are.
+        let cache = valkey::Cluster::open(layout, &layout.valkey(), 1, None)?;
+        let cache_node = *cache.nodes.first().context("a cluster without nodes")?;
         let bootstrap_servers = match broker {
             Broker::External { bootstrap_servers } => bootstrap_servers.clone(),
             _ => ports.bootstrap_servers(),
@@ -120,11 +124,13 @@ impl Supervisor {
                 superuser: postgresql::SUPERUSER.to_owned(),
                 password_file: postgresql::password_file(&layout.postgresql()),
             }),
+            valkey: Some(valkey::Endpoint { host: valkey::HOST.to_owned(), port: cache_node.port }),
             ports: BTreeMap::from([
                 ("aws".to_owned(), aws_port),
                 ("kafka".to_owned(), ports.broker),
                 ("kafka-controller".to_owned(), ports.controller),
                 ("postgresql".to_owned(), postgresql_port),
+                ("valkey".to_owned(), cache_node.port),
             ]),
             processes: BTreeMap::new(),
         };
@@ -143,6 +149,12 @@ impl Supervisor {
             implementation: format!("PostgreSQL {}", postgresql::VERSION),
             process: Some(postgresql_process(layout, postgresql_port)?),
         };
+        let valkey = Part {
+            name: "valkey",
+            endpoint: cache_node.address().to_string(),
+            implementation: format!("Valkey {}", valkey::VERSION),
+            process: Some(valkey_process(cache, cache_node)),
+        };
         let emulator = Part {
             name: "aws",
             endpoint: format!("127.0.0.1:{aws_port}"),
@@ -152,7 +164,7 @@ impl Supervisor {
         Ok(Self {
             layout: layout.clone(),
             state,
-            parts: vec![kafka, database, emulator],
+            parts: vec![kafka, database, valkey, emulator],
             workloads: BTreeMap::new(),
             leaving: Vec::new(),
             replica_numbers: 0,
@@ -386,6 +398,10 @@ fn postgresql_process(layout: &Layout, port: u16) -> Result<Supervised> {
     });
     // SIGTERM would have it wait for its clients.
     Ok(supervised.stopped_by(Signal::SIGINT))
+}
+
+fn valkey_process(cluster: valkey::Cluster, node: valkey::Node) -> Supervised {
+    Supervised::new("valkey", Probe::ServesValkey(node.address()), PART_GRACE, move || cluster.command(0))
 }
 
 fn emulator_process(layout: &Layout, port: u16, bootstrap_servers: String) -> Result<Supervised> {
