@@ -120,6 +120,8 @@ pub struct App {
     pub(crate) properties: AppProperties,
     pub(crate) stacks: Vec<Stack>,
     pub(crate) assets: Vec<Asset>,
+    /// The stack and its output that is the bucket's name.
+    pub(crate) artifact_bucket: Option<(String, String)>,
     pub(crate) workloads: Vec<Workload>,
     pub(crate) helm_releases: Vec<HelmRelease>,
     pub(crate) cluster_manifests: Vec<ClusterManifest>,
@@ -137,6 +139,7 @@ impl App {
             properties,
             stacks: Vec::new(),
             assets: Vec::new(),
+            artifact_bucket: None,
             workloads: Vec::new(),
             helm_releases: Vec::new(),
             cluster_manifests: Vec::new(),
@@ -159,6 +162,20 @@ impl App {
     pub fn stack(&mut self, id: &str, properties: StackProperties) -> &mut Stack {
         let name = format!("{}-{id}", self.properties.prefix);
         self.stacks.push_mut(Stack::new(id, name, properties))
+    }
+
+    /// Moves a stack to the front of the order of deploying: for one that is rendered from what the others hold, and
+    /// that they need. A reference from it to another stack then fails the synthesis.
+    pub fn deploy_first(&mut self, id: &str) {
+        if let Some(position) = self.stacks.iter().position(|stack| &*stack.id == id) {
+            self.stacks[..=position].rotate_right(1);
+        }
+    }
+
+    /// Names the bucket that zips and large templates are published to: `output` of `stack` is its name. Stacks that
+    /// need it are deployed after that stack.
+    pub fn artifact_bucket(&mut self, stack: &str, output: &str) {
+        self.artifact_bucket = Some((stack.to_owned(), output.to_owned()));
     }
 
     /// The resource types of the stacks that were added so far.

@@ -23,6 +23,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub(crate) const TEXT_FOLDERS: [(&str, &str); 3] =
     [("kubernetes", ".yaml"), ("kubernetes/helm", ".yaml"), ("dashboards", ".json")];
 
+/// CloudFormation takes a template of at most this many bytes within a request; a larger one it reads from a bucket.
+pub const INLINE_TEMPLATE_BYTES_MAX: usize = 51_200;
+
 /// The manifest's file name in an assembly's directory.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
@@ -47,6 +50,9 @@ pub struct Manifest {
     pub stacks: Vec<StackEntry>,
     /// What is built and published.
     pub assets: Vec<AssetEntry>,
+    /// The name of the bucket that zips and large templates are published to, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_bucket: Option<Source>,
     /// What runs in the cluster.
     pub workloads: Vec<WorkloadEntry>,
     /// What others publish and the cluster gets installed, in the order of installing.

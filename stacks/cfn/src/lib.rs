@@ -15,6 +15,7 @@
 //! ```
 
 mod app;
+pub mod architecture;
 pub mod assembly;
 pub mod assertions;
 mod canonical;

@@ -6,9 +6,7 @@ use serde_json::{Map, json};
 
 use crate::{
     app::{App, AppProperties, DeployValue},
-    assembly::{
-        self, Assembly, AssetEntry, Invocation, LookupSource, Manifest, ParameterWiring, Source, StackEntry,
-    },
+    assembly::{self, Assembly, Invocation, LookupSource, Manifest, ParameterWiring, Source, StackEntry},
     canonical::to_canonical_bytes,
     intrinsic::Reference,
     resource::{Removal, TagKind, TagShape},
@@ -16,6 +14,7 @@ use crate::{
     value::{Json, Property, Value},
 };
 
+mod assets;
 mod cluster;
 
 /// What keeps a construct tree from being rendered.
@@ -114,6 +113,16 @@ pub enum SynthError {
         who: String,
         /// What it waits for.
         what: String,
+    },
+    /// The bucket of artifacts is named by an output that is not there.
+    #[error(
+        "artifacts go to the bucket that the output `{output}` of stack `{stack}` names, which is not there"
+    )]
+    NoArtifactBucket {
+        /// The stack that should have it.
+        stack: String,
+        /// The output.
+        output: String,
     },
     /// Several at once.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -277,6 +286,7 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         properties,
         mut stacks,
         assets,
+        artifact_bucket,
         workloads,
         helm_releases,
         cluster_manifests,
@@ -317,18 +327,8 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         rendered.push((stack, tags, resources, awaited, outputs, declared));
     }
 
-    let manifest_assets: Vec<AssetEntry> = assets
-        .iter()
-        .map(|asset| AssetEntry {
-            name: asset.name.clone(),
-            kind: asset.kind,
-            package: asset.package.clone(),
-            repository: asset
-                .repository
-                .as_ref()
-                .map(|value| wiring.deploy_value(&format!("asset {}", asset.name), value)),
-        })
-        .collect();
+    let assets = assets::render(&assets, &mut wiring);
+    let artifact_bucket = assets::bucket(artifact_bucket, &stacks, &mut wiring);
     let cluster::Rendered { workloads, helm_releases, cluster_manifests, files } =
         cluster::render(&mut wiring, &workloads, &helm_releases, &cluster_manifests, dashboards);
     wiring.errors.extend(not_before.into_iter().map(|(who, what)| SynthError::NotBefore { who, what }));
@@ -347,6 +347,7 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         templates.insert(stack.id.to_string(), template);
         entries.push(entry);
     }
+    assets::await_bucket(&mut entries, &templates, artifact_bucket.as_ref());
     let mut manifest = Manifest {
         schema_version: assembly::SCHEMA_VERSION,
         environment: properties.environment,
@@ -356,7 +357,8 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         prefix: properties.prefix,
         digest: String::new(),
         stacks: entries,
-        assets: manifest_assets,
+        assets,
+        artifact_bucket,
         workloads,
         helm_releases,
         cluster_manifests,

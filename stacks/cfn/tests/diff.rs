@@ -47,6 +47,7 @@ fn side(stacks: &[(&str, Wiring<'_>, Json)]) -> Side {
             digest: String::new(),
             stacks: stacks.iter().map(|(id, wiring, _)| entry(id, wiring)).collect(),
             assets: Vec::new(),
+            artifact_bucket: None,
             workloads: Vec::new(),
             helm_releases: Vec::new(),
             cluster_manifests: Vec::new(),

@@ -373,3 +373,33 @@ proptest! {
         prop_assert!(!serde_json::to_string(&first.templates).unwrap().contains("FloodgateReference"));
     }
 }
+
+#[test]
+fn stacks_with_code_come_after_the_stack_of_the_bucket() {
+    let mut app = app();
+    app.stack("plain", StackProperties::default()).scope().add("Store", Bucket::default());
+    let functions = app.stack("functions", StackProperties::default());
+    let key = functions.scope().asset_field::<String>("CodeKey", "writer", "s3_key");
+    functions.scope().add("Code", named(key.value()));
+    let delivery = app.stack("delivery", StackProperties::default());
+    let bucket: Handle<Bucket> = delivery.scope().add("Artifacts", Bucket::default());
+    delivery.scope().output::<String>("ArtifactBucket", bucket.arn(), "Where artifacts are");
+    app.artifact_bucket("delivery", "ArtifactBucket");
+    app.deploy_first("delivery");
+    let manifest = app.synth().unwrap().manifest;
+    let order: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
+    assert_eq!(order, ["delivery", "plain", "functions"]);
+    assert_eq!(manifest.stack("functions").unwrap().depends_on, ["delivery"]);
+    assert_eq!(manifest.stack("plain").unwrap().depends_on, Vec::<String>::new());
+    let expected = Source::Output { stack: "delivery".into(), output: "ArtifactBucket".into() };
+    assert_eq!(manifest.artifact_bucket, Some(expected));
+}
+
+#[test]
+fn a_bucket_of_artifacts_that_no_output_names_is_an_error() {
+    let mut app = app();
+    app.stack("delivery", StackProperties::default()).scope().add("Artifacts", Bucket::default());
+    app.artifact_bucket("delivery", "ArtifactBucket");
+    let error = app.synth().unwrap_err().to_string();
+    assert!(error.contains("`ArtifactBucket` of stack `delivery`"), "{error}");
+}

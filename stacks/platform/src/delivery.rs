@@ -1,4 +1,4 @@
-//! How releases get in: the bucket of artifacts, the role of the pipeline (by OIDC), and the role that
+//! How releases get in: the bucket of artifacts, and, where a pipeline deploys, its role (by OIDC) and the role that
 //! CloudFormation works with, which has just the actions that the rendered resource types need.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +30,12 @@ const POLICY_CHARACTERS_MAX: usize = 6144;
 /// What a policy has beside its actions, in characters.
 const POLICY_FRAME_CHARACTERS: usize = 1500;
 
-/// Adds the stack, after all whose types it looks at.
-pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delivery) {
+/// The output that names the bucket of artifacts.
+const BUCKET_OUTPUT: &str = "ArtifactBucket";
+
+/// Adds the stack, after all whose types it looks at; it is deployed before them, because their code is read from
+/// its bucket.
+pub fn add(app: &mut App, id: &str, environment: &Environment) {
     let needed = needed_actions(&app.resource_types());
     let services = trusted_services(app);
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
@@ -41,7 +45,28 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delive
     let key = encryption::key(&mut scope, "Key", &name, "Artifacts at rest", &[], data);
     let artifacts = PrivateBucket::new(&mut scope, "Artifacts", &key, data);
 
-    let execution = execution_role(&mut scope, environment, &needed, &services);
+    scope.output::<String>(
+        BUCKET_OUTPUT,
+        as_text(&artifacts.bucket.reference()),
+        "Where artifacts are published",
+    );
+    if let Some(delivery) = &environment.delivery {
+        roles(&mut scope, environment, delivery, &artifacts, &needed, &services);
+    }
+    app.artifact_bucket(id, BUCKET_OUTPUT);
+    app.deploy_first(id);
+}
+
+/// The roles of the pipeline and of CloudFormation.
+fn roles(
+    scope: &mut Scope<'_>,
+    environment: &Environment,
+    delivery: &Delivery,
+    artifacts: &PrivateBucket,
+    needed: &BTreeMap<String, BTreeSet<String>>,
+    services: &BTreeSet<String>,
+) {
+    let execution = execution_role(scope, environment, needed, services);
     let provider = scope.add(
         "GitHub",
         OidcProvider::new().url(format!("https://{GITHUB}")).client_id_list(["sts.amazonaws.com"]),
@@ -56,6 +81,14 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delive
     let repositories = Value::sub(
         &format!(
             "arn:${{AWS::Partition}}:ecr:${{AWS::Region}}:${{AWS::AccountId}}:repository/{}-*",
+            environment.prefix
+        ),
+        [],
+    );
+    // Migrations and the like: what a stack names to be invoked once it is deployed.
+    let functions = Value::sub(
+        &format!(
+            "arn:${{AWS::Partition}}:lambda:${{AWS::Region}}:${{AWS::AccountId}}:function:{}-*",
             environment.prefix
         ),
         [],
@@ -82,14 +115,17 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delive
             "Images",
             &[
                 "ecr:BatchCheckLayerAvailability",
+                "ecr:BatchGetImage",
                 "ecr:CompleteLayerUpload",
                 "ecr:DescribeImages",
+                "ecr:GetDownloadUrlForLayer",
                 "ecr:InitiateLayerUpload",
                 "ecr:PutImage",
                 "ecr:UploadLayerPart",
             ],
             &[repositories],
         ),
+        iam::allow("Invocations", &["lambda:InvokeFunction"], &[functions]),
         iam::allow("SignIn", &["ecr:GetAuthorizationToken"], &[Value::Literal("*".to_owned())]),
     ];
     statements.extend(artifacts.grant_read_write("Artifacts"));
@@ -99,13 +135,7 @@ pub fn add(app: &mut App, id: &str, environment: &Environment, delivery: &Delive
         audience: "sts.amazonaws.com",
         subject: format!("repo:{}:environment:{}", delivery.github_repository, environment.name),
     };
-    let pipeline =
-        iam::role(&mut scope, "Pipeline", "The pipeline deploys releases", &trust, &[], statements);
-    scope.output::<String>(
-        "ArtifactBucket",
-        as_text(&artifacts.bucket.reference()),
-        "Where artifacts are published",
-    );
+    let pipeline = iam::role(scope, "Pipeline", "The pipeline deploys releases", &trust, &[], statements);
     scope.output::<String>("PipelineRoleArn", pipeline.arn(), "The role that the pipeline assumes");
     scope.output::<String>("ExecutionRoleArn", execution.arn(), "The role that CloudFormation works with");
 }

@@ -93,7 +93,8 @@ pub struct Environment {
     pub permissions_boundary_arn: Option<String>,
     /// The systems that it has.
     pub systems: Vec<System>,
-    /// How releases get in; without it the environment is deployed from wherever one signs in.
+    /// Who brings releases in; without it the environment is deployed from wherever one signs in, and has no roles
+    /// for it.
     #[serde(default)]
     pub delivery: Option<Delivery>,
     /// The network.

@@ -67,7 +67,6 @@ pub fn stacks(environment: &Environment) -> impl Iterator<Item = StackDescriptio
         "ledger" => environment.has(System::Ledger),
         "lessons" => environment.has(System::Lessons),
         "tags" => environment.has(System::Tags),
-        "delivery" => environment.delivery.is_some(),
         _ => true,
     };
     STACKS.into_iter().filter(move |stack| has(stack.id))
@@ -75,6 +74,7 @@ pub fn stacks(environment: &Environment) -> impl Iterator<Item = StackDescriptio
 
 /// The stacks that an environment can have, in the order of deploying. It has those of its systems.
 pub const STACKS: [StackDescription; 9] = [
+    StackDescription { id: "delivery", description: delivery::DESCRIPTION },
     StackDescription { id: "network", description: network::DESCRIPTION },
     StackDescription { id: "kafka", description: kafka::DESCRIPTION },
     StackDescription { id: "cluster", description: cluster::DESCRIPTION },
@@ -83,7 +83,6 @@ pub const STACKS: [StackDescription; 9] = [
     StackDescription { id: "ledger", description: ledger::DESCRIPTION },
     StackDescription { id: "lessons", description: lessons::DESCRIPTION },
     StackDescription { id: "tags", description: tags::DESCRIPTION },
-    StackDescription { id: "delivery", description: delivery::DESCRIPTION },
 ];
 
 /// Renders an environment.
@@ -146,9 +145,7 @@ pub fn render_copies(environment: &Environment, copies: usize) -> Result<Assembl
         if environment.has(System::Tags) {
             tags::add(&mut app, &id("tags"), &base);
         }
-        if let Some(delivery) = &environment.delivery {
-            delivery::add(&mut app, &id("delivery"), environment, delivery);
-        }
+        delivery::add(&mut app, &id("delivery"), environment);
     }
     if let Some(boundary) = &environment.permissions_boundary_arn {
         app.visit(|_, resource| {

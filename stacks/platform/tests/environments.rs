@@ -408,3 +408,21 @@ fn the_mode_listens_to_its_own_alarms_by_their_arns() {
         .into();
     assert_eq!(thresholds, [40.0, 10.0, 10.0]);
 }
+
+#[test]
+fn assets_are_built_for_what_they_run_on_and_after_the_bucket() {
+    let assembly = assembly("prod");
+    let found =
+        cfn::architecture::of_assets(&assembly.manifest, &assembly.templates, &assembly.files).unwrap();
+    assert_eq!(found["ledger-writer"], cfn::architecture::Architecture::Arm64);
+    // The general-purpose pool of EKS Auto Mode has amd64 nodes.
+    assert_eq!(found["trade-consumer"], cfn::architecture::Architecture::X86_64);
+    for name in ALL {
+        let manifest = self::assembly(name).manifest;
+        assert_eq!(manifest.stacks[0].id, "delivery", "{name}");
+        assert!(manifest.artifact_bucket.is_some(), "{name}");
+        for stack in manifest.stacks.iter().filter(|stack| ["ledger", "lessons"].contains(&&*stack.id)) {
+            assert!(stack.depends_on.contains(&"delivery".to_owned()), "{name} {}", stack.id);
+        }
+    }
+}

@@ -44,6 +44,7 @@ pub async fn write(manifest: &Manifest, stacks: &Stacks, directory: &Path) -> Re
             digest: String::new(),
             stacks: Vec::new(),
             assets: Vec::new(),
+            artifact_bucket: manifest.artifact_bucket.clone(),
             workloads: Vec::new(),
             helm_releases: Vec::new(),
             cluster_manifests: Vec::new(),

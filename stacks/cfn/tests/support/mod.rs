@@ -57,6 +57,7 @@ pub(crate) fn app(stacks: Vec<(&str, Json, Vec<Wire<'_>>)>) -> Assembly {
         digest: String::new(),
         stacks: entries,
         assets: Vec::new(),
+        artifact_bucket: None,
         workloads: Vec::new(),
         helm_releases: Vec::new(),
         cluster_manifests: Vec::new(),
