@@ -1,6 +1,7 @@
 //! All that talks to AWS: change sets, workloads, status, teardown. What to do is decided in [`plan`] and
 //! [`wiring`], on plain data; the rest carries it out.
 
+pub mod assets;
 pub mod deploy;
 pub mod deployed;
 pub mod events;

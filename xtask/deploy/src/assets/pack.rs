@@ -1,0 +1,185 @@
+//! From a binary to what is published: read, judged, stripped, packed, named by content. What was packed before is
+//! not packed again.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use cfn::{architecture::Architecture, assembly::sha256_hex};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    elf::{self, Glibc, LAMBDA_GLIBC, Needs},
+    function_zip::{UNPACKED_BYTES_MAX, function_zip},
+    store::Store,
+    strip::strip_debug,
+};
+
+/// Counted up when packing changes, so that nothing is taken for packed that was packed otherwise.
+const RECIPE: u32 = 1;
+
+/// Where the program is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In AWS, on this processor.
+    Aws(Architecture),
+    /// On this machine.
+    Here,
+}
+
+/// A packed function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedFunction {
+    /// The zip's file in the store, which is its SHA-256 and `.zip`.
+    pub file: String,
+    /// The zip's SHA-256, in hexadecimal digits.
+    pub sha256: String,
+    /// The zip's size.
+    pub bytes: u64,
+    /// The program's size in it.
+    pub unpacked_bytes: u64,
+    /// Whether debug information was taken out; without a tool that can it is still in.
+    pub stripped: bool,
+    /// What is to be known of the program, though it is packed.
+    pub remarks: Vec<String>,
+}
+
+/// What speaks against running a program somewhere: what makes it impossible, or what is worth knowing.
+///
+/// # Errors
+///
+/// What makes it impossible, and what to do.
+pub fn judge(needs: Needs, place: Place) -> Result<Vec<String>, String> {
+    let wanted = match place {
+        Place::Aws(architecture) => Some(architecture),
+        Place::Here => Architecture::named(std::env::consts::ARCH),
+    };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != needs.architecture) {
+        return Err(format!(
+            "it is built for {} and runs on {wanted}; build it for {}",
+            needs.architecture,
+            wanted.rust_target()
+        ));
+    }
+    let newer: Option<Glibc> = needs.glibc.filter(|glibc| *glibc > LAMBDA_GLIBC);
+    match (newer, place) {
+        (Some(glibc), Place::Aws(_)) => Err(format!(
+            "it asks for glibc {glibc}, provided.al2023 has {LAMBDA_GLIBC}; build it with `cargo zigbuild`, or on a system whose glibc is as old"
+        )),
+        (Some(glibc), Place::Here) => Ok(vec![format!(
+            "asks for glibc {glibc}: it runs here, but not in provided.al2023, which has {LAMBDA_GLIBC}"
+        )]),
+        (None, _) => Ok(Vec::new()),
+    }
+}
+
+/// Packs a function, or finds it packed; the second value says which.
+///
+/// # Errors
+///
+/// When the binary is not there, cannot run where it is wanted, or is too large.
+pub fn function(store: &Store, package: &str, binary: &Path, place: Place) -> Result<(PackedFunction, bool)> {
+    let digest = store.digest_of(binary)?;
+    let to = match place {
+        Place::Aws(architecture) => architecture.as_str(),
+        Place::Here => "here",
+    };
+    let note = format!("packed/{digest}-{to}-{RECIPE}.json");
+    if let Some(packed) = store.read::<PackedFunction>(&note)
+        && fs::metadata(store.path(&packed.file)).is_ok_and(|file| file.len() == packed.bytes)
+    {
+        return Ok((packed, false));
+    }
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let judged =
+        elf::needs(&read(binary)?).map_err(|error| error.to_string()).and_then(|needs| judge(needs, place));
+    let mut remarks = match judged {
+        Ok(remarks) => remarks,
+        Err(why) => bail!("{} cannot be the function {package}: {why}", binary.display()),
+    };
+    let partial = store.partial(&format!("{digest}.stripped"));
+    if let Some(parent) = partial.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let stripped = strip_debug(binary, &partial);
+    let program = if stripped { read(&partial) } else { read(binary) };
+    // It may not be there.
+    let _ = fs::remove_file(&partial);
+    let program = program?;
+    if !stripped {
+        remarks.push(
+            "holds its debug information: neither rustc's tools nor `strip` could take it out".to_owned(),
+        );
+    }
+    if program.len() > UNPACKED_BYTES_MAX {
+        bail!(
+            "{package} has {} MB, Lambda takes {} MB; build it with --release",
+            program.len() / 1_000_000,
+            UNPACKED_BYTES_MAX / 1_000_000
+        );
+    }
+    let zipped = function_zip(&program).with_context(|| format!("cannot pack {package}"))?;
+    let sha256 = sha256_hex(&zipped);
+    let packed = PackedFunction {
+        file: format!("{sha256}.zip"),
+        sha256,
+        bytes: zipped.len() as u64,
+        unpacked_bytes: program.len() as u64,
+        stripped,
+        remarks,
+    };
+    store.write(&packed.file, &zipped)?;
+    store.write_json(&note, &packed)?;
+    Ok((packed, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs(architecture: Architecture, glibc: Option<Glibc>) -> Needs {
+        Needs { architecture, glibc, dynamic: true }
+    }
+
+    #[test]
+    fn what_cannot_run_in_aws_is_refused_with_the_way_out() {
+        let (arm, intel) = (Architecture::Arm64, Architecture::X86_64);
+        let other = judge(needs(intel, None), Place::Aws(arm)).unwrap_err();
+        assert!(other.contains("aarch64-unknown-linux-gnu"), "{other}");
+        let newer = judge(needs(arm, Some(Glibc(2, 36, 0))), Place::Aws(arm)).unwrap_err();
+        assert!(newer.contains("2.36") && newer.contains("2.34") && newer.contains("zigbuild"), "{newer}");
+        assert_eq!(judge(needs(arm, Some(LAMBDA_GLIBC)), Place::Aws(arm)), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_runs_here_alone_is_said() {
+        let here = Architecture::named(std::env::consts::ARCH).unwrap();
+        let remarks = judge(needs(here, Some(Glibc(2, 39, 0))), Place::Here).unwrap();
+        assert!(remarks[0].contains("2.39"), "{remarks:?}");
+    }
+
+    #[test]
+    fn a_binary_is_packed_once_and_again_when_its_zip_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path().to_owned());
+        let binary = std::env::current_exe().unwrap();
+        let (first, fresh) = function(&store, "it", &binary, Place::Here).unwrap();
+        assert!(fresh && first.stripped);
+        assert!(first.unpacked_bytes < fs::metadata(&binary).unwrap().len());
+        let zip = store.path(&first.file);
+        assert_eq!(sha256_hex(&fs::read(&zip).unwrap()), first.sha256);
+        assert_eq!(function(&store, "it", &binary, Place::Here).unwrap(), (first.clone(), false));
+        fs::write(&zip, "half").unwrap();
+        assert_eq!(function(&store, "it", &binary, Place::Here).unwrap(), (first.clone(), true));
+        assert_eq!(sha256_hex(&fs::read(&zip).unwrap()), first.sha256);
+    }
+
+    #[test]
+    fn a_script_is_no_function() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("script");
+        fs::write(&script, "#!/bin/sh").unwrap();
+        let store = Store::new(directory.path().join("assets"));
+        let error = function(&store, "ledger-writer", &script, Place::Here).unwrap_err().to_string();
+        assert!(error.contains("ledger-writer") && error.contains("no 64-bit Linux program"), "{error}");
+    }
+}
