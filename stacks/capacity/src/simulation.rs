@@ -81,7 +81,7 @@ impl Arrivals {
     }
 }
 
-/// Runs a scenario from its beginning to its end.
+/// Runs a scenario from its beginning to its end, with about sixty samples.
 ///
 /// # Errors
 ///
@@ -91,13 +91,28 @@ pub fn simulate(
     scenario: &Scenario,
     scaling: &Scaling,
 ) -> Result<Outcome, CapacityError> {
+    let sample_every = (scenario.seconds() * 1000 / SAMPLES).next_multiple_of(1000).max(1000);
+    simulate_sampled(workload, scenario, scaling, sample_every)
+}
+
+/// As [`simulate`], with a sample every so often, a multiple of [`STEP`].
+///
+/// # Errors
+///
+/// When the workload, the scenario or the scaler's settings are refused.
+pub fn simulate_sampled(
+    workload: &Workload,
+    scenario: &Scenario,
+    scaling: &Scaling,
+    sample_every: Milliseconds,
+) -> Result<Outcome, CapacityError> {
+    let sample_every = sample_every.max(STEP);
     workload.check()?;
     scenario.check()?;
     let mut stepper = Stepper::new(scaling.clone(), 0)?;
     let mut group = Group::new(workload, scenario);
     let mut arrivals = Arrivals::new(scenario);
     let end = scenario.seconds() * 1000;
-    let sample_every = (end / SAMPLES).next_multiple_of(1000).max(1000);
     let mut outcome = Outcome::default();
     let mut desired = scaling.object.min_replica_count;
     group.start_with(desired);
@@ -136,6 +151,10 @@ pub fn simulate(
             }
         }
         group.want(now, desired);
+        let ready = group.ready();
+        if outcome.ready.last().map_or(0, |(_, before)| *before) != ready {
+            outcome.ready.push((now, ready));
+        }
         outcome.replica_milliseconds += group.paid_for() * STEP;
         let lag = group.lag();
         oldest = group.oldest(now).max(oldest);

@@ -1,6 +1,7 @@
 //! `cargo xtask simulate`.
 
 mod chart;
+mod progress;
 mod report;
 mod svg;
 
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, bail};
 use platform::{Environment, Sizes};
 use serde::Deserialize;
 
+use progress::Progress;
 use report::{Report, Run};
 
 /// How a system scales under a load, in virtual time; no cluster is needed.
@@ -27,7 +29,7 @@ use report::{Report, Run};
 /// the autoscaler behind it, from the environment's service level. Shows the course, the ages of the messages,
 /// the cost, and the cheapest scaler settings that keep a service level.
 ///
-/// Scenarios: spike, sawtooth, slow-start, poison-storm, lost-zone, or a file of your own like those in
+/// Scenarios: spike, sawtooth, slow-start, poison-storm, lost-zone, demo, or a file of your own like those in
 /// stacks/capacity/scenarios/.
 ///
 /// Example: cargo xtask simulate trades --env prod --scenario spike --compare --within 5 --percent 95
@@ -87,7 +89,13 @@ fn percent(text: &str) -> Result<f64, String> {
 
 pub(crate) fn run(arguments: &SimulateArgs, root: &Path) -> Result<ExitCode> {
     let environment = Environment::load(root, &arguments.env)?;
-    let report = report(arguments, &environment)?;
+    let progress = Progress::new()?;
+    let Some(report) = report(arguments, &environment, &|begun, all| progress.tell(begun, all))? else {
+        progress.end();
+        eprintln!("interrupted");
+        return Ok(ExitCode::from(130));
+    };
+    progress.end();
     if let Some(file) = &arguments.svg {
         std::fs::write(file, svg::picture(&report)).with_context(|| file.display().to_string())?;
     }
@@ -148,7 +156,12 @@ fn workload(environment: &Environment, sizes: &Sizes) -> Workload {
     }
 }
 
-fn report(arguments: &SimulateArgs, environment: &Environment) -> Result<Report> {
+/// The report; nothing where `watch` stops the search for settings.
+fn report(
+    arguments: &SimulateArgs,
+    environment: &Environment,
+    watch: &(dyn Fn(usize, usize) -> bool + Sync),
+) -> Result<Option<Report>> {
     let scenario = scenario(&arguments.scenario)?;
     let workload = workload(environment, &platform::sizes(environment)?);
     let goal = Goal { within_seconds: arguments.within, percent: arguments.percent };
@@ -168,11 +181,13 @@ fn report(arguments: &SimulateArgs, environment: &Environment) -> Result<Report>
         runs.push(run("published", simulation::published())?);
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let recommendation = simulation::recommend(&workload, &scenario, &goal, threads)?;
+    let Some(recommendation) = simulation::recommend(&workload, &scenario, &goal, threads, watch)? else {
+        return Ok(None);
+    };
     let scenario_name = Path::new(&arguments.scenario)
         .file_stem()
         .map_or_else(|| arguments.scenario.clone(), |name| name.to_string_lossy().into_owned());
-    Ok(Report {
+    Ok(Some(Report {
         environment: environment.name.clone(),
         scenario_name,
         scenario,
@@ -182,7 +197,7 @@ fn report(arguments: &SimulateArgs, environment: &Environment) -> Result<Report>
         recommendation,
         compare: arguments.compare,
         usd_per_replica_hour: cost::pod_hour(&Prices::parse(prices::BUILT_IN)?)?,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -202,7 +217,14 @@ mod tests {
         let words = std::iter::once("simulate").chain(line.split(' '));
         let arguments = Line::try_parse_from(words).unwrap().arguments;
         let environment = Environment::load(&workspace::root(), &arguments.env).unwrap();
-        report(&arguments, &environment).unwrap()
+        report(&arguments, &environment, &|_, _| true).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_search_that_is_interrupted_reports_nothing() {
+        let arguments = Line::try_parse_from(["simulate", "trades"]).unwrap().arguments;
+        let environment = Environment::load(&workspace::root(), "local").unwrap();
+        assert!(report(&arguments, &environment, &|begun, _| begun < 2).unwrap().is_none());
     }
 
     #[test]

@@ -164,6 +164,8 @@ pub struct Autoscaler {
     min: u32,
     max: u32,
     behavior: Behavior,
+    /// Whether there was a sync.
+    begun: bool,
     recommendations: Vec<(Milliseconds, u32)>,
     added: Vec<(Milliseconds, u32)>,
     removed: Vec<(Milliseconds, u32)>,
@@ -183,7 +185,15 @@ impl Autoscaler {
         }
         behavior.scale_up.check("scaleUp")?;
         behavior.scale_down.check("scaleDown")?;
-        Ok(Self { min, max, behavior, recommendations: Vec::new(), added: Vec::new(), removed: Vec::new() })
+        Ok(Self {
+            min,
+            max,
+            behavior,
+            begun: false,
+            recommendations: Vec::new(),
+            added: Vec::new(),
+            removed: Vec::new(),
+        })
     }
 
     /// What the metric alone asks for, and whether it is within the tolerance.
@@ -201,6 +211,11 @@ impl Autoscaler {
     /// One sync: from the replicas that there are, ready or not, to those that there are to be.
     pub fn sync(&mut self, now: Milliseconds, current: u32, metric: Option<Metric>) -> Sync {
         let decided = |replicas, because| Sync { replicas, recommended: replicas, because };
+        // recordInitialRecommendation: what there is when it begins holds the window, so that a controller that was
+        // started again takes nobody away at once.
+        if !std::mem::replace(&mut self.begun, true) {
+            self.recommendations.push((now, current));
+        }
         if current == 0 {
             return decided(0, Because::AtZero);
         }

@@ -236,3 +236,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_there_is_when_it_begins_holds_the_window() {
+    // recordInitialRecommendation: a controller that was started again has seen nothing yet.
+    let mut scaler = autoscaler(100, |_| ());
+    assert_eq!(scaler.sync(0, 12, asks_for(0, 10)).because, Because::StabilizedDown);
+    assert_eq!(scaler.sync(285_000, 12, asks_for(0, 10)).replicas, 12);
+    assert_eq!(scaler.sync(300_000, 12, asks_for(0, 10)).replicas, 1);
+}

@@ -34,6 +34,8 @@ struct Metadata {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
+    #[serde(default)]
+    scale_target_ref: ScaleTarget,
     polling_interval: Option<u32>,
     cooldown_period: Option<u32>,
     initial_cooldown_period: Option<u32>,
@@ -44,6 +46,12 @@ struct Spec {
     #[serde(default)]
     advanced: Advanced,
     triggers: Vec<Trigger>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct ScaleTarget {
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -112,6 +120,21 @@ struct Trigger {
     metadata: BTreeMap<String, String>,
 }
 
+/// Whose replicas move, and where the figures come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The Deployment.
+    pub workload: String,
+    /// The brokers, `host:port` with commas between.
+    pub bootstrap_servers: String,
+    /// The topic.
+    pub topic: String,
+    /// The consumer group.
+    pub consumer_group: String,
+    /// The window of the second trigger's query, in seconds; nothing where there is no such trigger.
+    pub rate_window_seconds: Option<u32>,
+}
+
 fn refused(why: impl std::fmt::Display) -> CapacityError {
     CapacityError::new(format!("the ScaledObject cannot be simulated: {why}"))
 }
@@ -151,6 +174,19 @@ fn read<T: FromStr>(metadata: &BTreeMap<String, String>, key: &str, default: T) 
         Some(text) => text.trim().parse().map_err(|_| refused(format!("{key}: `{text}`"))),
         None => Ok(default),
     }
+}
+
+/// The range of a query such as `sum(rate(x[2m]))`, in seconds.
+fn range_seconds(query: &str) -> Result<u32, CapacityError> {
+    let unknown = || refused(format!("query: `{query}` has no range such as [30s] or [2m]"));
+    let range = query.split_once('[').and_then(|(_, rest)| rest.split_once(']')).ok_or_else(unknown)?.0;
+    let (number, factor) = match (range.strip_suffix('s'), range.strip_suffix('m')) {
+        (Some(seconds), _) => (seconds, 1),
+        (None, Some(minutes)) => (minutes, 60),
+        (None, None) => return Err(unknown()),
+    };
+    let number: Option<u32> = number.parse().ok().filter(|number| (1..=3600).contains(number));
+    number.map(|number| number * factor).ok_or_else(unknown)
 }
 
 impl Trigger {
@@ -268,6 +304,31 @@ impl ScaledObjectManifest {
         })
     }
 
+    /// Whose replicas move, and where the figures come from.
+    ///
+    /// # Errors
+    ///
+    /// For what is missing, with its key.
+    pub fn source(&self) -> Result<Source, CapacityError> {
+        let spec = &self.spec;
+        let kafka = spec.triggers.iter().find(|trigger| trigger.kind == "kafka");
+        let text = |key: &str| {
+            let found = kafka.and_then(|kafka| kafka.metadata.get(key)).filter(|text| !text.is_empty());
+            found.cloned().ok_or_else(|| refused(format!("the Kafka trigger has no {key}")))
+        };
+        if spec.scale_target_ref.name.is_empty() {
+            return Err(refused("scaleTargetRef.name is missing"));
+        }
+        let query = spec.triggers.iter().find_map(|trigger| trigger.metadata.get("query"));
+        Ok(Source {
+            workload: spec.scale_target_ref.name.clone(),
+            bootstrap_servers: text("bootstrapServers")?,
+            topic: text("topic")?,
+            consumer_group: text("consumerGroup")?,
+            rate_window_seconds: query.map(|query| range_seconds(query)).transpose()?,
+        })
+    }
+
     fn annotations(&self) -> Result<Annotations, CapacityError> {
         let annotations = &self.metadata.annotations;
         let flag = |name: &str| read(annotations, &format!("{ANNOTATION}{name}"), false);
@@ -343,10 +404,38 @@ spec:
     #[test]
     fn the_formula_that_we_give_is_read_back() {
         let target = RateTarget { messages_per_second_per_replica: 90, drain_seconds: 30 };
-        let inner = target.scaled_object("trade-tx", "group", "sum(rate(x[1m]))").replace('\n', "\n  ");
-        let read = scaling(&format!("spec:\n  minReplicaCount: 2\n  {inner}")).unwrap();
+        let text = format!(
+            "spec:
+  minReplicaCount: 2
+  advanced:
+    scalingModifiers: {{formula: {}, target: \"90\", metricType: AverageValue}}
+  triggers:
+    - {{type: kafka, name: lag, metadata: {{allowIdleConsumers: \"true\"}}}}
+    - {{type: prometheus, name: arrival_rate, metadata: {{query: \"sum(rate(x[1m]))\"}}}}
+",
+            target.formula()
+        );
+        let read = scaling(&text).unwrap();
         assert_eq!(read.target, Target::Rate(target));
         assert!(read.trigger.allow_idle_consumers && read.object.min_replica_count == 2);
+    }
+
+    #[test]
+    fn whose_replicas_move_and_by_what_is_read() {
+        let source = |text: &str| serde_yaml_ng::from_str::<ScaledObjectManifest>(text).unwrap().source();
+        let kafka = "{type: kafka, metadata: {bootstrapServers: 'b:9092', topic: t, consumerGroup: g}}";
+        let with = |more: &str| format!("spec: {{scaleTargetRef: {{name: w}}, triggers: [{kafka}{more}]}}");
+        let read = source(&with("")).unwrap();
+        assert_eq!((read.workload.as_str(), read.topic.as_str(), read.rate_window_seconds), ("w", "t", None));
+        let window =
+            |query: &str| source(&with(&format!(", {{type: prometheus, metadata: {{query: '{query}'}}}}")));
+        assert_eq!(window("sum(rate(x[10s]))").unwrap().rate_window_seconds, Some(10));
+        assert_eq!(window("sum(rate(x[3m]))").unwrap().rate_window_seconds, Some(180));
+        for wrong in ["sum(x)", "rate(x[1d])", "rate(x[0s])", "rate(x[99999999m])"] {
+            assert!(window(wrong).unwrap_err().message.contains(wrong), "{wrong}");
+        }
+        assert!(source(PUBLISHED).unwrap_err().message.contains("bootstrapServers"));
+        assert!(source("spec: {triggers: []}").unwrap_err().message.contains("scaleTargetRef"));
     }
 
     #[test]

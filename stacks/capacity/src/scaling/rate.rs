@@ -50,37 +50,6 @@ impl RateTarget {
     pub fn formula(&self) -> String {
         format!("arrival_rate + lag / {}", self.drain_seconds)
     }
-
-    /// The part of a ScaledObject that asks for this. The Kafka trigger allows idle consumers because it would
-    /// cut the lag to partitions x lagThreshold otherwise; the partitions bound `maxReplicaCount` instead.
-    #[must_use]
-    pub fn scaled_object(&self, topic: &str, consumer_group: &str, arrival_query: &str) -> String {
-        format!(
-            r#"advanced:
-  scalingModifiers:
-    formula: "{formula}"
-    target: "{rate}"
-    activationTarget: "0"
-    metricType: AverageValue
-triggers:
-  - type: kafka
-    name: lag
-    metadata:
-      topic: {topic}
-      consumerGroup: {consumer_group}
-      lagThreshold: "{rate}"
-      offsetResetPolicy: earliest
-      allowIdleConsumers: "true"
-  - type: prometheus
-    name: arrival_rate
-    metadata:
-      query: {arrival_query}
-      threshold: "{rate}"
-"#,
-            formula = self.formula(),
-            rate = self.messages_per_second_per_replica,
-        )
-    }
 }
 
 #[cfg(test)]
@@ -98,15 +67,6 @@ mod tests {
         assert_eq!(TARGET.replicas(0, 1), 1, "the last record has a replica");
         assert_eq!(RateTarget::new(99.8, 1.1, 30).unwrap(), TARGET);
         assert!(RateTarget::new(0.5, 1.0, 30).is_err() && RateTarget::new(10.0, 1.0, 0).is_err());
-    }
-
-    #[test]
-    fn keda_is_told_the_same() {
-        let text = TARGET.scaled_object("trade-tx", "trade-consumer", "sum(rate(x[1m]))");
-        for line in ["formula: \"arrival_rate + lag / 30\"", "target: \"90\"", "allowIdleConsumers: \"true\""]
-        {
-            assert!(text.contains(line), "{text}");
-        }
     }
 
     proptest! {

@@ -149,7 +149,19 @@ impl Executor {
     /// The executor of an object that was created then.
     #[must_use]
     pub fn new(created: Milliseconds) -> Self {
-        Self { created, last_active: None }
+        Self::resume(created, None)
+    }
+
+    /// The executor of an object whose status says when it was last active.
+    #[must_use]
+    pub fn resume(created: Milliseconds, last_active: Option<Milliseconds>) -> Self {
+        Self { created, last_active }
+    }
+
+    /// When the trigger was last active.
+    #[must_use]
+    pub fn last_active(&self) -> Option<Milliseconds> {
+        self.last_active
     }
 
     /// What KEDA's own loop sets the replicas to, with its reason; nothing where it leaves them.

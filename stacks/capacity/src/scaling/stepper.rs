@@ -74,6 +74,20 @@ impl Stepper {
     ///
     /// For what KEDA or Kubernetes refuses.
     pub fn new(scaling: Scaling, now: Milliseconds) -> Result<Self, CapacityError> {
+        Self::resume(scaling, now, None)
+    }
+
+    /// As [`Stepper::new`], for an object that was there before: KEDA keeps the moment of the last activity in the
+    /// object's status, so that the cooldown goes on after a restart. What the autoscaler remembers is lost.
+    ///
+    /// # Errors
+    ///
+    /// For what KEDA or Kubernetes refuses.
+    pub fn resume(
+        scaling: Scaling,
+        now: Milliseconds,
+        last_active: Option<Milliseconds>,
+    ) -> Result<Self, CapacityError> {
         scaling.object.check()?;
         let kafka = KafkaScaler::new(scaling.trigger.clone())?;
         let mut behavior = scaling.object.behavior.clone();
@@ -86,7 +100,7 @@ impl Stepper {
         }
         let autoscaler =
             Autoscaler::new(scaling.object.autoscaler_min(), scaling.object.max_replica_count, behavior)?;
-        let executor = Executor::new(now);
+        let executor = Executor::resume(now, last_active);
         Ok(Self { scaling, kafka, executor, autoscaler, next_poll: now, next_sync: now, failures: 0 })
     }
 
@@ -94,6 +108,18 @@ impl Stepper {
     #[must_use]
     pub fn scaling(&self) -> &Scaling {
         &self.scaling
+    }
+
+    /// When the trigger was last active.
+    #[must_use]
+    pub fn last_active(&self) -> Option<Milliseconds> {
+        self.executor.last_active()
+    }
+
+    /// When the autoscaler's loop is due; KEDA's is besides.
+    #[must_use]
+    pub fn next_sync(&self) -> Milliseconds {
+        self.next_sync
     }
 
     /// When the next loop is due.
@@ -272,6 +298,19 @@ mod tests {
         stepper.step(&see(0, &offsets(0), 0));
         assert_eq!(stepper.step(&see(15_000, &offsets(500), 0)).replicas, 0, "the autoscaler is off at zero");
         assert_eq!(stepper.step(&see(30_000, &offsets(500), 0)).replicas, 5);
+    }
+
+    #[test]
+    fn the_cooldown_goes_on_after_a_restart() {
+        let none = offsets(0);
+        let step = |last_active| {
+            let mut stepper = Stepper::resume(scaling(|_| ()), 400_000, last_active).unwrap();
+            stepper.step(&see(400_000, &none, 1)).replicas
+        };
+        assert_eq!([step(Some(150_000)), step(Some(99_999))], [1, 0], "300 s of cooldown");
+        let mut stepper = Stepper::new(scaling(|_| ()), 0).unwrap();
+        stepper.step(&see(0, &offsets(50), 1));
+        assert_eq!((stepper.last_active(), stepper.next_sync()), (Some(0), 15_000));
     }
 
     #[test]

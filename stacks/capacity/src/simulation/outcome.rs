@@ -1,5 +1,7 @@
 //! What a run came to.
 
+use crate::scaling::Milliseconds;
+
 /// The width of a bucket of ages, in milliseconds.
 const BUCKET: u64 = 10;
 
@@ -112,6 +114,8 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
     /// Changes of the replicas.
     pub changes: Vec<Change>,
+    /// The replicas in the group whenever their number changed, with the moment.
+    pub ready: Vec<(Milliseconds, u32)>,
 }
 
 impl Outcome {
@@ -119,5 +123,25 @@ impl Outcome {
     #[must_use]
     pub fn replica_seconds(&self) -> f64 {
         self.replica_milliseconds as f64 / 1000.0
+    }
+
+    /// When, from a moment on, so many replicas are in the group for the first time.
+    #[must_use]
+    pub fn ready_at_least(&self, replicas: u32, from: Milliseconds) -> Option<Milliseconds> {
+        let before =
+            self.ready.iter().take_while(|(at, _)| *at <= from).last().map_or(0, |(_, ready)| *ready);
+        if before >= replicas {
+            return Some(from);
+        }
+        self.ready.iter().find(|(at, ready)| *at > from && *ready >= replicas).map(|(at, _)| *at)
+    }
+
+    /// When, from a moment on, no replica is wanted for the first time.
+    #[must_use]
+    pub fn none_wanted(&self, from: Milliseconds) -> Option<Milliseconds> {
+        self.changes
+            .iter()
+            .find(|change| change.to == 0 && change.at_seconds * 1000 >= from)
+            .map(|change| change.at_seconds * 1000)
     }
 }

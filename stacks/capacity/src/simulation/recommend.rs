@@ -1,6 +1,9 @@
 //! Settings for a service level, found by running a scenario with each of them.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    sync::atomic::{AtomicUsize, Ordering as Memory},
+};
 
 use super::{Outcome, Scenario, Workload, by_lag, ours, simulate};
 use crate::{figure::CapacityError, scaling::stepper::Scaling};
@@ -97,19 +100,24 @@ fn compare(goal: &Goal, one: &Advice, other: &Advice) -> Ordering {
     })
 }
 
+/// Tries its share; nothing where the watcher wants no more.
 fn search<'a>(
     workload: &Workload,
     scenario: &Scenario,
     goal: &Goal,
     candidates: impl Iterator<Item = &'a Candidate>,
-) -> Result<Best, CapacityError> {
+    goes_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<Best>, CapacityError> {
     let mut best = Best::default();
     for (place, is_by_rate, scaling) in candidates {
+        if !goes_on() {
+            return Ok(None);
+        }
         let outcome = simulate(workload, scenario, scaling)?;
         let advice = Advice { is_met: goal.is_met(&outcome), scaling: scaling.clone(), outcome };
         best.take(goal, *is_by_rate, *place, advice);
     }
-    Ok(best)
+    Ok(Some(best))
 }
 
 /// The settings that are tried, the least first.
@@ -138,7 +146,9 @@ fn candidates(workload: &Workload) -> Result<Vec<Candidate>, CapacityError> {
     Ok(settings.into_iter().enumerate().map(place).collect())
 }
 
-/// Tries settings on a scenario, with so many threads; their number does not change what is found.
+/// Tries settings on a scenario, with so many threads; their number does not change what is found. Before each setting
+/// `watch` gets how many were begun and how many there are, and says whether to go on; nothing is recommended
+/// where it does not.
 ///
 /// # Errors
 ///
@@ -148,15 +158,19 @@ pub fn recommend(
     scenario: &Scenario,
     goal: &Goal,
     threads: usize,
-) -> Result<Recommendation, CapacityError> {
+    watch: &(dyn Fn(usize, usize) -> bool + Sync),
+) -> Result<Option<Recommendation>, CapacityError> {
     workload.check()?;
     let candidates = candidates(workload)?;
     let threads = threads.clamp(1, candidates.len().max(1));
-    let found: Vec<Result<Best, CapacityError>> = std::thread::scope(|scope| {
+    let (begun, all) = (AtomicUsize::new(0), candidates.len());
+    let goes_on = || watch(begun.fetch_add(1, Memory::Relaxed), all);
+    let found: Vec<Result<Option<Best>, CapacityError>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|first| {
                 let mine = candidates.iter().skip(first).step_by(threads);
-                scope.spawn(move || search(workload, scenario, goal, mine))
+                let goes_on = &goes_on;
+                scope.spawn(move || search(workload, scenario, goal, mine, goes_on))
             })
             .collect();
         let broken = || Err(CapacityError::new("a simulation broke off"));
@@ -164,7 +178,7 @@ pub fn recommend(
     });
     let mut best = Best::default();
     for part in found {
-        let Best { by_rate, by_lag } = part?;
+        let Some(Best { by_rate, by_lag }) = part? else { return Ok(None) };
         for (is_by_rate, part) in [(true, by_rate), (false, by_lag)] {
             if let Some((place, advice)) = part {
                 best.take(goal, is_by_rate, place, advice);
@@ -173,7 +187,7 @@ pub fn recommend(
     }
     match (best.by_lag, best.by_rate) {
         (Some((_, by_lag)), Some((_, by_rate))) => {
-            Ok(Recommendation { by_lag, by_rate, tried: candidates.len() })
+            Ok(Some(Recommendation { by_lag, by_rate, tried: candidates.len() }))
         }
         _ => Err(CapacityError::new("no setting could be tried")),
     }

@@ -5,12 +5,13 @@ use serde::Deserialize;
 use crate::figure::CapacityError;
 
 /// The scenarios that come with the project: name and file.
-pub const BUILT_IN: [(&str, &str); 5] = [
+pub const BUILT_IN: [(&str, &str); 6] = [
     ("spike", include_str!("../../scenarios/spike.toml")),
     ("sawtooth", include_str!("../../scenarios/sawtooth.toml")),
     ("slow-start", include_str!("../../scenarios/slow-start.toml")),
     ("poison-storm", include_str!("../../scenarios/poison-storm.toml")),
     ("lost-zone", include_str!("../../scenarios/lost-zone.toml")),
+    ("demo", include_str!("../../scenarios/demo.toml")),
 ];
 
 /// The longest run, in seconds.
@@ -94,16 +95,16 @@ pub struct Scenario {
     pub hot_key_share: f64,
     /// From a new replica to its place in the group.
     #[serde(default = "startup_seconds")]
-    pub startup_seconds: u32,
+    pub startup_seconds: f64,
     /// How long partitions stand still when they move.
     #[serde(default = "rebalance_seconds")]
-    pub rebalance_seconds: u32,
+    pub rebalance_seconds: f64,
     /// Which partitions stand still.
     #[serde(default)]
     pub rebalance: Rebalance,
     /// Until the group misses a consumer that ended without a word.
     #[serde(default = "session_timeout_seconds")]
-    pub session_timeout_seconds: u32,
+    pub session_timeout_seconds: f64,
     /// The window over which the arrival rate is measured.
     #[serde(default = "rate_window_seconds")]
     pub rate_window_seconds: u32,
@@ -121,17 +122,17 @@ fn once() -> u32 {
     1
 }
 
-fn startup_seconds() -> u32 {
-    20
+fn startup_seconds() -> f64 {
+    20.0
 }
 
-fn rebalance_seconds() -> u32 {
-    3
+fn rebalance_seconds() -> f64 {
+    3.0
 }
 
 /// The worker kit's session timeout.
-fn session_timeout_seconds() -> u32 {
-    10
+fn session_timeout_seconds() -> f64 {
+    10.0
 }
 
 fn rate_window_seconds() -> u32 {
@@ -191,6 +192,12 @@ impl Scenario {
             return refused(
                 "load: a phase lasts at least a second, and all of them at most 24 hours".to_owned(),
             );
+        }
+        let spans = [self.startup_seconds, self.rebalance_seconds, self.session_timeout_seconds];
+        if let Some(seconds) = spans.into_iter().find(|seconds| !(0.0..=3600.0).contains(seconds)) {
+            return refused(format!(
+                "start-up, rebalance and session timeout: {seconds} s are not 0 to 3600"
+            ));
         }
         let mut shares = self.poison.iter().map(|poison| poison.share).chain([self.hot_key_share]);
         if let Some(share) = shares.find(|share| !(0.0..=1.0).contains(share)) {

@@ -115,11 +115,20 @@ fn a_hot_key_is_bound_to_its_partition() {
 #[test]
 fn the_recommended_setting_keeps_the_goal_or_says_that_none_does() {
     let scenario = Scenario { repeat: 1, ..Scenario::built_in("sawtooth").unwrap() };
-    let found = recommend(&WORKLOAD, &scenario, &Goal { within_seconds: 5.0, percent: 95.0 }, 2).unwrap();
+    let found =
+        recommend(&WORKLOAD, &scenario, &Goal { within_seconds: 5.0, percent: 95.0 }, 2, &|_, _| true)
+            .unwrap()
+            .unwrap();
     assert!(found.by_rate.is_met && found.by_rate.outcome.ages.percent_within(5.0) >= 95.0);
-    let never = recommend(&WORKLOAD, &scenario, &Goal { within_seconds: 0.5, percent: 95.0 }, 2).unwrap();
+    let never =
+        recommend(&WORKLOAD, &scenario, &Goal { within_seconds: 0.5, percent: 95.0 }, 2, &|_, _| true)
+            .unwrap()
+            .unwrap();
     assert!(!never.by_lag.is_met && !never.by_rate.is_met, "a batch takes a second");
-    let alone = recommend(&WORKLOAD, &scenario, &Goal { within_seconds: 5.0, percent: 95.0 }, 1).unwrap();
+    let alone =
+        recommend(&WORKLOAD, &scenario, &Goal { within_seconds: 5.0, percent: 95.0 }, 1, &|_, _| true)
+            .unwrap()
+            .unwrap();
     assert_eq!(alone, found, "whatever the number of threads");
 }
 
@@ -156,4 +165,36 @@ proptest! {
         prop_assert_eq!(outcome.ages.count(), outcome.sent);
         prop_assert!(outcome.max_replicas <= workload.replicas_max());
     }
+}
+
+#[test]
+fn a_search_tells_how_far_it_is_and_can_be_stopped() {
+    let goal = Goal { within_seconds: 5.0, percent: 95.0 };
+    let told = std::sync::Mutex::new(Vec::new());
+    let stopped = recommend(&WORKLOAD, &constant(100.0, 60), &goal, 2, &|begun, all| {
+        told.lock().unwrap().push((begun, all));
+        begun < 4
+    });
+    assert_eq!(stopped, Ok(None));
+    let told = told.into_inner().unwrap();
+    assert!((5..=6).contains(&told.len()) && told.iter().all(|(_, all)| *all == told[0].1), "{told:?}");
+}
+
+#[test]
+fn the_moments_that_matter_are_found() {
+    let outcome = simulate_sampled(
+        &WORKLOAD,
+        &Scenario::built_in("demo").unwrap(),
+        &ours(&WORKLOAD, 10, 1, 300).unwrap(),
+        1000,
+    )
+    .unwrap();
+    assert_eq!(outcome.samples.len(), 240, "a sample a second");
+    assert!(outcome.samples.windows(2).all(|pair| pair[1].at_seconds == pair[0].at_seconds + 1));
+    let enough = outcome.ready_at_least(10, 50_000).unwrap();
+    let sample = |at: u64| outcome.samples.iter().find(|sample| sample.at_seconds == at).unwrap().ready;
+    assert!(sample(enough / 1000) < 10 || enough.is_multiple_of(1000));
+    assert!(sample(enough / 1000 + 1) >= 10);
+    assert_eq!(outcome.ready_at_least(1, 50_000), Some(50_000), "there is one already");
+    assert_eq!(outcome.ready_at_least(99, 0), None);
 }
