@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use deploy_engine::{
     deploy::{Deployment, lock},
     deployed,
+    kubernetes::token,
     local::LocalEnvironment,
     report::{Format, Reporter},
     sdk::told,
@@ -91,6 +92,16 @@ enum Command {
         #[arg(long)]
         to: PathBuf,
     },
+    /// A token for an EKS cluster, as `kubectl` and `helm` read it from a program.
+    #[command(hide = true)]
+    KubernetesToken {
+        /// The cluster's name.
+        #[arg(long)]
+        cluster: String,
+        /// Its region.
+        #[arg(long)]
+        region: String,
+    },
     /// The logs of a system's workloads.
     Logs {
         /// The system.
@@ -127,6 +138,9 @@ struct Clients {
 
 async fn run(cli: Cli) -> Result<ExitCode> {
     let common = cli.common;
+    if let Command::KubernetesToken { cluster, region } = &cli.command {
+        return kubernetes_token(cluster, region).await;
+    }
     let manifest = Manifest::read(&common.assembly)?;
     let is_local = manifest.provider == "local";
     let local = match (is_local, &common.local_environment) {
@@ -203,8 +217,24 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             deployed::write(&manifest, &clients.stacks, &to).await?;
             Ok(ExitCode::SUCCESS)
         }
+        // Answered above: it knows no assembly.
+        Command::KubernetesToken { .. } => Ok(ExitCode::SUCCESS),
         Command::Logs { system, follow } => logs(&manifest, local.as_ref(), &system, follow).await,
     }
+}
+
+async fn kubernetes_token(cluster: &str, region: &str) -> Result<ExitCode> {
+    use aws_sdk_sts::config::ProvideCredentials;
+    let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
+        .region(aws_config::Region::new(region.to_owned()))
+        .load()
+        .await;
+    let provider = config.credentials_provider().context("there are no AWS credentials")?;
+    let credentials = provider.provide_credentials().await.context("there are no AWS credentials")?;
+    let now = std::time::SystemTime::now();
+    let token = token::token(credentials, region, cluster, now)?;
+    println!("{}", token::exec_credential(&token, now));
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn interrupt() -> Result<()> {

@@ -1,0 +1,151 @@
+//! Installing all that a cluster gets, and removing it.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use cfn::assembly::{Manifest, ParameterWiring};
+use serde_json::Value as Json;
+
+use super::{
+    apply::{Change, Cluster, documents},
+    helm::Helm,
+    inventory::{Object, prune},
+    order::{Part, install_order},
+    rollout::has_rollout,
+};
+use crate::{
+    report::Reporter,
+    wiring::{Known, fill, resolve_all},
+};
+
+/// How long a workload may take to run: a node may have to be started for it first.
+const ROLLOUT_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// How long an object may take to go: a load balancer takes minutes.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What is deployed, and with what.
+pub struct Installation<'a> {
+    /// The assembly's directory.
+    pub assembly: &'a Path,
+    /// What it holds.
+    pub manifest: &'a Manifest,
+    /// The values that manifests wait for.
+    pub known: &'a Known,
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Helm, where there are releases.
+    pub helm: Option<&'a Helm>,
+    /// What the user sees.
+    pub reporter: &'a Reporter,
+}
+
+impl Installation<'_> {
+    /// Installs everything in order, waits until the workloads run, and prunes what is no longer rendered. What
+    /// will be applied is remembered first, so that nothing is forgotten when this is cut off.
+    ///
+    /// # Errors
+    ///
+    /// The first part that fails, and why. Running it again goes on.
+    pub async fn run(&self) -> Result<()> {
+        let environment = &self.manifest.environment;
+        // All files are read and filled before anything is touched.
+        let order = install_order(self.manifest)?;
+        let mut filled = Vec::with_capacity(order.len());
+        let mut wanted = BTreeSet::new();
+        for part in &order {
+            let objects = match part {
+                Part::Release(_) => Vec::new(),
+                Part::Workload(workload) => {
+                    self.objects(&workload.name, &workload.manifest, &workload.values)?
+                }
+                Part::Manifest(manifest) => {
+                    self.objects(&manifest.name, &manifest.manifest, &manifest.values)?
+                }
+            };
+            wanted.extend(objects.iter().filter_map(Object::of));
+            filled.push(objects);
+        }
+        let before = self.cluster.inventory(environment).await?;
+        self.cluster.remember(environment, &before.union(&wanted).cloned().collect()).await?;
+        for (part, objects) in order.iter().zip(&filled) {
+            self.install(part, objects).await.with_context(|| part.name().to_owned())?;
+        }
+        let pruning = prune(&before, &wanted);
+        for object in &pruning.delete {
+            self.reporter.stack(&object.to_string(), "pruning", "it is no longer rendered");
+            self.cluster.delete(object, DELETE_TIMEOUT).await?;
+        }
+        for object in &pruning.keep {
+            self.reporter.say(&format!(
+                "{object} is no longer rendered and is kept, because it may hold what is not ours; `kubectl delete` removes it"
+            ));
+        }
+        self.cluster.remember(environment, &wanted).await
+    }
+
+    fn objects(&self, name: &str, file: &str, values: &[ParameterWiring]) -> Result<Vec<Json>> {
+        let path = self.assembly.join(file);
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let filled = fill(name, &text, &resolve_all(values, self.known)?)?;
+        documents(&filled).with_context(|| path.display().to_string())
+    }
+
+    async fn install(&self, part: &Part<'_>, objects: &[Json]) -> Result<()> {
+        if let Part::Release(release) = part {
+            let helm = self.helm.context("the release wants helm, which was not looked for")?;
+            self.reporter.stack(
+                &release.name,
+                "installing",
+                &format!("{} {}", release.chart, release.version),
+            );
+            let changed = helm.apply(release, &self.assembly.join(&release.values)).await?;
+            self.reporter.stack(&release.name, if changed { "installed" } else { "unchanged" }, "");
+            return Ok(());
+        }
+        let mut changed = 0;
+        for object in objects {
+            changed += usize::from(self.cluster.apply(object).await? != Change::Unchanged);
+        }
+        let detail = format!("{changed} of {} objects", objects.len());
+        self.reporter.stack(part.name(), if changed == 0 { "unchanged" } else { "applied" }, &detail);
+        for object in objects.iter().filter_map(Object::of).filter(|object| has_rollout(&object.kind)) {
+            let tell = |on: &str| self.reporter.stack(&object.name, "rolling out", on);
+            self.cluster.rollout(&object, ROLLOUT_TIMEOUT, tell).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything that was applied, in reverse, then the releases, then whatever has a load balancer or
+    /// a volume behind it: AWS would keep those, and they would keep the VPC.
+    ///
+    /// # Errors
+    ///
+    /// What does not go. Running it again goes on.
+    pub async fn remove(&self) -> Result<()> {
+        let environment = &self.manifest.environment;
+        let before = self.cluster.inventory(environment).await?;
+        // Objects of the same kinds go in the inventory's order; the rest waits for the namespaces, which go last.
+        let (last, first): (Vec<_>, Vec<_>) = before.iter().partition(|object| object.kind == "Namespace");
+        for object in first {
+            self.reporter.stack(&object.to_string(), "deleting", "");
+            self.cluster.delete(object, DELETE_TIMEOUT).await?;
+        }
+        if let Some(helm) = self.helm {
+            for release in self.manifest.helm_releases.iter().rev() {
+                self.reporter.stack(&release.name, "uninstalling", "");
+                helm.uninstall(release).await?;
+            }
+        }
+        for object in self.cluster.with_things_outside().await? {
+            self.reporter.stack(&object.to_string(), "deleting", "it holds a load balancer or a volume");
+            self.cluster.delete(&object, DELETE_TIMEOUT).await?;
+        }
+        for object in last {
+            self.reporter.stack(&object.to_string(), "deleting", "");
+            self.cluster.delete(object, DELETE_TIMEOUT).await?;
+        }
+        self.cluster.forget(environment, DELETE_TIMEOUT).await
+    }
+}

@@ -1,0 +1,346 @@
+//! The cluster's side, against a small Kubernetes API that this test serves: what is applied, in which order, what
+//! is pruned, and what an interruption leaves.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{Method, StatusCode, Uri},
+};
+use cfn::assembly::Manifest;
+use deploy_engine::{
+    kubernetes::{
+        apply::{Change, Cluster},
+        install::Installation,
+        inventory::Object,
+    },
+    report::{Format, Reporter},
+    wiring::Known,
+};
+use serde_json::{Value as Json, json};
+
+/// An answer's body.
+struct Body(Json);
+
+impl axum::response::IntoResponse for Body {
+    fn into_response(self) -> axum::response::Response {
+        ([("content-type", "application/json")], self.0.to_string()).into_response()
+    }
+}
+
+/// What the API holds, by path.
+#[derive(Default)]
+struct Store {
+    objects: BTreeMap<String, Json>,
+    versions: u64,
+    log: Vec<String>,
+    /// Applications after which everything is refused.
+    refuse_after: Option<usize>,
+    /// Whether deployments ever become available.
+    stuck: bool,
+}
+
+type Shared = Arc<Mutex<Store>>;
+
+fn resources(group: &str) -> Option<Json> {
+    let one = |name: &str, kind: &str, namespaced: bool| {
+        json!({ "name": name, "singularName": "", "namespaced": namespaced, "kind": kind,
+            "verbs": ["get", "list", "patch", "delete"] })
+    };
+    let list = match group {
+        "v1" => json!([
+            one("configmaps", "ConfigMap", true),
+            one("services", "Service", true),
+            one("pods", "Pod", true),
+            one("persistentvolumeclaims", "PersistentVolumeClaim", true),
+            one("namespaces", "Namespace", false)
+        ]),
+        "apps/v1" => json!([one("deployments", "Deployment", true)]),
+        "networking.k8s.io/v1" => json!([one("ingresses", "Ingress", true)]),
+        _ => return None,
+    };
+    Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group, "resources": list }))
+}
+
+fn not_found() -> (StatusCode, Body) {
+    let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+        "message": "not found", "code": 404 });
+    (StatusCode::NOT_FOUND, Body(body))
+}
+
+async fn serve(State(shared): State<Shared>, method: Method, uri: Uri, body: Bytes) -> (StatusCode, Body) {
+    let path = uri.path().trim_end_matches('/').to_owned();
+    let mut store = shared.lock().unwrap();
+    let group = path.strip_prefix("/apis/").or_else(|| path.strip_prefix("/api/"));
+    if let Some(list) = group.and_then(resources) {
+        return (StatusCode::OK, Body(list));
+    }
+    match method {
+        Method::PATCH => {
+            let applied = store.log.iter().filter(|line| line.starts_with("apply ")).count();
+            if store.refuse_after.is_some_and(|most| applied >= most) {
+                let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "InternalError",
+                    "message": "the API is away", "code": 500 });
+                return (StatusCode::INTERNAL_SERVER_ERROR, Body(body));
+            }
+            assert!(uri.query().unwrap().contains("fieldManager=floodgate"), "{uri}");
+            let mut object: Json = serde_json::from_slice(&body).unwrap();
+            let line = format!("apply {path}");
+            store.log.push(line);
+            let same = store.objects.get(&path).is_some_and(|old| {
+                let mut old = old.clone();
+                old["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+                old["metadata"].as_object_mut().unwrap().remove("generation");
+                old.as_object_mut().unwrap().remove("status");
+                old == object
+            });
+            if !same {
+                store.versions += 1;
+                object["metadata"]["resourceVersion"] = json!(store.versions.to_string());
+                object["metadata"]["generation"] = json!(store.versions);
+                if object["kind"] == "Deployment" {
+                    let available = if store.stuck { 0 } else { 1 };
+                    object["status"] = json!({ "observedGeneration": store.versions, "replicas": 1,
+                        "updatedReplicas": 1, "availableReplicas": available });
+                    if store.stuck {
+                        object["status"]["conditions"] = json!([{ "type": "Progressing",
+                            "reason": "ProgressDeadlineExceeded", "message": "has timed out progressing" }]);
+                    }
+                }
+                store.objects.insert(path.clone(), object);
+            }
+            (StatusCode::OK, Body(store.objects[&path].clone()))
+        }
+        Method::DELETE => {
+            store.log.push(format!("delete {path}"));
+            match store.objects.remove(&path) {
+                Some(object) => (StatusCode::OK, Body(object)),
+                None => not_found(),
+            }
+        }
+        _ => {
+            if let Some(object) = store.objects.get(&path) {
+                return (StatusCode::OK, Body(object.clone()));
+            }
+            // A list: of all namespaces, or of one.
+            let (base, plural) = path.rsplit_once('/').unwrap();
+            let listed = ["services", "pods", "persistentvolumeclaims", "ingresses"].contains(&plural);
+            if !listed {
+                return not_found();
+            }
+            let items: Vec<Json> = store
+                .objects
+                .iter()
+                .filter(|(at, _)| at.starts_with(base) && at.contains(&format!("/{plural}/")))
+                .map(|(_, object)| object.clone())
+                .collect();
+            let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items });
+            (StatusCode::OK, Body(list))
+        }
+    }
+}
+
+async fn cluster() -> (Cluster, Shared) {
+    let shared = Shared::default();
+    let router = Router::new().fallback(serve).with_state(shared.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+    (Cluster::new(kube::Client::try_from(config).unwrap()), shared)
+}
+
+const CONSUMER: &str = r#"apiVersion: v1
+kind: Namespace
+metadata: {name: trades}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: consumer, namespace: trades}
+spec: {replicas: 1, selector: {matchLabels: {app: consumer}}, template: {image: "${{ image }}"}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: consumer, namespace: trades}
+spec: {type: LoadBalancer}
+"#;
+
+const SETTINGS: &str =
+    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: trades}\ndata: {a: \"1\"}\n";
+
+/// An assembly with a workload, and a manifest that comes after it.
+fn assembly(directory: &Path) -> Manifest {
+    std::fs::write(directory.join("consumer.yaml"), CONSUMER).unwrap();
+    std::fs::write(directory.join("settings.yaml"), SETTINGS).unwrap();
+    serde_json::from_value(json!({
+        "schema_version": 1, "environment": "dev", "provider": "aws", "account": "111111111111",
+        "region": "eu-west-1", "prefix": "fg", "digest": "", "stacks": [], "assets": [], "cluster": null, "systems": {},
+        "workloads": [{ "system": "trades", "name": "consumer", "namespace": "trades", "manifest": "consumer.yaml",
+            "values": [{ "name": "image", "source": { "asset": { "name": "consumer", "field": "image_uri" } } }] }],
+        "cluster_manifests": [{ "name": "settings", "manifest": "settings.yaml", "after": ["consumer"], "values": [] }],
+    }))
+    .unwrap()
+}
+
+fn known() -> Known {
+    let image = BTreeMap::from([("image_uri".to_owned(), "repository@sha256:1".to_owned())]);
+    Known { assets: BTreeMap::from([("consumer".to_owned(), image)]), ..Known::default() }
+}
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    manifest: Manifest,
+    known: Known,
+    cluster: Cluster,
+    shared: Shared,
+    reporter: Reporter,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let manifest = assembly(directory.path());
+        let (cluster, shared) = cluster().await;
+        Self { directory, manifest, known: known(), cluster, shared, reporter: Reporter::new(Format::Json) }
+    }
+
+    fn installation(&self) -> Installation<'_> {
+        Installation {
+            assembly: self.directory.path(),
+            manifest: &self.manifest,
+            known: &self.known,
+            cluster: &self.cluster,
+            helm: None,
+            reporter: &self.reporter,
+        }
+    }
+
+    fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.lock().unwrap().log)
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.shared.lock().unwrap().objects.keys().cloned().collect()
+    }
+}
+
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/trades/deployments/consumer";
+const SETTINGS_PATH: &str = "/api/v1/namespaces/trades/configmaps/settings";
+const INVENTORY: &str = "/api/v1/namespaces/kube-system/configmaps/floodgate-dev";
+
+#[tokio::test]
+async fn a_cluster_gets_what_is_rendered_in_order_and_a_second_time_nothing() {
+    let fixture = Fixture::new().await;
+    fixture.installation().run().await.unwrap();
+    let log = fixture.log();
+    let place = |path: &str| log.iter().position(|line| line == &format!("apply {path}")).unwrap();
+    assert!(
+        place(INVENTORY) < place("/api/v1/namespaces/trades"),
+        "it is remembered before it is there: {log:?}"
+    );
+    assert!(place("/api/v1/namespaces/trades") < place(DEPLOYMENT));
+    assert!(place(DEPLOYMENT) < place(SETTINGS_PATH), "settings come after the consumer: {log:?}");
+    let deployment = fixture.shared.lock().unwrap().objects[DEPLOYMENT].clone();
+    assert_eq!(deployment["spec"]["template"]["image"], "repository@sha256:1");
+    let before = fixture.shared.lock().unwrap().versions;
+    fixture.installation().run().await.unwrap();
+    assert_eq!(fixture.shared.lock().unwrap().versions, before, "nothing has changed the second time");
+}
+
+#[tokio::test]
+async fn what_is_no_longer_rendered_is_pruned_but_not_the_namespace() {
+    let mut fixture = Fixture::new().await;
+    fixture.installation().run().await.unwrap();
+    fixture.manifest.workloads.clear();
+    fixture.manifest.cluster_manifests[0].after.clear();
+    fixture.installation().run().await.unwrap();
+    let paths = fixture.paths();
+    assert!(!paths.contains(&DEPLOYMENT.to_owned()), "{paths:?}");
+    assert!(paths.contains(&SETTINGS_PATH.to_owned()), "{paths:?}");
+    assert!(paths.contains(&"/api/v1/namespaces/trades".to_owned()), "{paths:?}");
+    assert_eq!(fixture.cluster.inventory("dev").await.unwrap().len(), 1);
+}
+
+/// Cut off after each application in turn, then run again: the end is the same, and nothing is forgotten.
+#[tokio::test]
+async fn an_installation_that_was_cut_off_goes_on() {
+    let whole = Fixture::new().await;
+    whole.installation().run().await.unwrap();
+    for most in 0..5 {
+        let fixture = Fixture::new().await;
+        fixture.shared.lock().unwrap().refuse_after = Some(most);
+        let error = format!("{:#}", fixture.installation().run().await.unwrap_err());
+        assert!(error.contains("the API is away"), "{error}");
+        let applied = fixture.paths();
+        let remembered = fixture.cluster.inventory("dev").await.unwrap();
+        assert!(applied.len() <= remembered.len() + 1, "{applied:?} are there, {remembered:?} remembered");
+        fixture.shared.lock().unwrap().refuse_after = None;
+        fixture.installation().run().await.unwrap();
+        assert_eq!(fixture.paths(), whole.paths());
+    }
+}
+
+#[tokio::test]
+async fn a_rollout_that_is_stuck_fails_the_installation_and_says_why() {
+    let fixture = Fixture::new().await;
+    {
+        let mut store = fixture.shared.lock().unwrap();
+        store.stuck = true;
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "consumer-1", "namespace": "trades" },
+            "status": { "containerStatuses": [{ "state": { "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } } }] } });
+        store.objects.insert("/api/v1/namespaces/trades/pods/consumer-1".to_owned(), pod);
+    }
+    let error = format!("{:#}", fixture.installation().run().await.unwrap_err());
+    assert!(error.contains("has timed out progressing") && error.contains("ImagePullBackOff"), "{error}");
+    assert!(!fixture.paths().contains(&SETTINGS_PATH.to_owned()), "what comes after it was not begun");
+}
+
+#[tokio::test]
+async fn a_kind_that_the_cluster_does_not_know_is_named() {
+    let (cluster, _) = cluster().await;
+    let scaled = json!({ "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": { "name": "x", "namespace": "trades" } });
+    let error = format!("{:#}", cluster.apply(&scaled).await.unwrap_err());
+    assert!(error.contains("no kind ScaledObject") && error.contains("chart"), "{error}");
+}
+
+#[tokio::test]
+async fn an_application_says_whether_it_changed_anything() {
+    let (cluster, _) = cluster().await;
+    let settings = |value: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "s", "namespace": "trades" }, "data": { "a": value } });
+    assert_eq!(cluster.apply(&settings("1")).await.unwrap(), Change::Created);
+    assert_eq!(cluster.apply(&settings("1")).await.unwrap(), Change::Unchanged);
+    assert_eq!(cluster.apply(&settings("2")).await.unwrap(), Change::Changed);
+}
+
+#[tokio::test]
+async fn a_removal_leaves_nothing_of_ours_and_can_be_run_again() {
+    let fixture = Fixture::new().await;
+    fixture.installation().run().await.unwrap();
+    // A volume that a chart's workload has left behind.
+    let claim = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "prometheus", "namespace": "monitoring" } });
+    let path = "/api/v1/namespaces/monitoring/persistentvolumeclaims/prometheus".to_owned();
+    fixture.shared.lock().unwrap().objects.insert(path, claim);
+    fixture.installation().remove().await.unwrap();
+    assert_eq!(fixture.paths(), Vec::<String>::new());
+    let log = fixture.log();
+    let place =
+        |path: &str| log.iter().position(|line| line.starts_with("delete") && line.ends_with(path)).unwrap();
+    assert!(place("/deployments/consumer") < place("/namespaces/trades"), "{log:?}");
+    fixture.installation().remove().await.unwrap();
+    let gone = Object {
+        api_version: "v1".to_owned(),
+        kind: "ConfigMap".to_owned(),
+        namespace: Some("trades".to_owned()),
+        name: "settings".to_owned(),
+    };
+    fixture.cluster.delete(&gone, Duration::from_secs(1)).await.unwrap();
+}
