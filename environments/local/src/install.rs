@@ -19,7 +19,22 @@ use crate::{
 };
 
 const REQUIREMENTS: &str = include_str!("../emulator/requirements.txt");
-const EMULATOR: &str = include_str!("../emulator/floodgate_emulator.py");
+
+/// The emulator's start script and the modules that it needs, by their paths.
+const EMULATOR: [(&str, &str); 11] = [
+    (EMULATOR_SCRIPT, include_str!("../emulator/floodgate_emulator.py")),
+    ("floodgate/__init__.py", include_str!("../emulator/floodgate/__init__.py")),
+    ("floodgate/cache.py", include_str!("../emulator/floodgate/cache.py")),
+    ("floodgate/cluster.py", include_str!("../emulator/floodgate/cluster.py")),
+    ("floodgate/database.py", include_str!("../emulator/floodgate/database.py")),
+    ("floodgate/identity.py", include_str!("../emulator/floodgate/identity.py")),
+    ("floodgate/kafka.py", include_str!("../emulator/floodgate/kafka.py")),
+    ("floodgate/network.py", include_str!("../emulator/floodgate/network.py")),
+    ("floodgate/postgresql.py", include_str!("../emulator/floodgate/postgresql.py")),
+    ("floodgate/resources.py", include_str!("../emulator/floodgate/resources.py")),
+    ("floodgate/saving.py", include_str!("../emulator/floodgate/saving.py")),
+];
+const EMULATOR_SCRIPT: &str = "floodgate_emulator.py";
 const POM: &str = include_str!("../kafka/pom.xml");
 const JARS: &str = include_str!("../kafka/jars.sha256");
 
@@ -105,17 +120,23 @@ pub fn python_packages(layout: &Layout) -> Result<PathBuf> {
     found.with_context(|| format!("no Python packages are installed in {}", libraries.display()))
 }
 
-/// The emulator's script, written where it can be started.
+/// The emulator's script, written with its modules where it can be started.
 ///
 /// # Errors
 ///
-/// When it cannot be written.
+/// When one cannot be written.
 pub fn emulator_script(layout: &Layout) -> Result<PathBuf> {
-    let path = layout.emulator_script();
-    if !fs::read(&path).is_ok_and(|old| old == EMULATOR.as_bytes()) {
-        write(&path, EMULATOR)?;
+    let directory = layout.emulator_code();
+    for (name, text) in EMULATOR {
+        let path = directory.join(name);
+        if !fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            if let Some(above) = path.parent() {
+                fs::create_dir_all(above).with_context(|| format!("cannot make {}", above.display()))?;
+            }
+            write(&path, text)?;
+        }
     }
-    Ok(path)
+    Ok(directory.join(EMULATOR_SCRIPT))
 }
 
 fn install_emulator(layout: &Layout) -> Result<()> {
@@ -341,6 +362,18 @@ mod tests {
         let error = format!("{:#}", accept_kafka(&layout, &fetched).unwrap_err());
         assert!(error.contains("refusing it") && error.contains(".jar"), "{error}");
         assert!(!layout.kafka_libraries().exists());
+    }
+
+    #[test]
+    fn every_module_of_the_emulator_is_carried() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator/floodgate");
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "py") {
+                let name = format!("floodgate/{}", path.file_name().unwrap().to_string_lossy());
+                assert!(EMULATOR.iter().any(|(carried, _)| *carried == name), "{name}");
+            }
+        }
     }
 
     #[test]

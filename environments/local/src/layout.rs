@@ -40,10 +40,10 @@ impl Layout {
         self.parts.join("install.lock")
     }
 
-    /// The emulator's start script.
+    /// The emulator's start script and its modules.
     #[must_use]
-    pub fn emulator_script(&self) -> PathBuf {
-        self.root.join("floodgate_emulator.py")
+    pub fn emulator_code(&self) -> PathBuf {
+        self.root.join("emulator-code")
     }
 
     /// What the emulator keeps.

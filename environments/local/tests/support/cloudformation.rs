@@ -1,4 +1,4 @@
-//! CloudFormation as its wire protocol has it, with nothing of an SDK between.
+//! CloudFormation, and others, as their wire protocols have it, with nothing of an SDK between.
 
 use local_environment::process::wait_until;
 use serde_json::Value as Json;
@@ -107,6 +107,22 @@ impl CloudFormation {
             .body_mut()
             .read_to_string()
             .unwrap()
+    }
+
+    /// A call of a service that speaks JSON; what it answers, errors included.
+    #[must_use]
+    pub(crate) fn json(&self, service: &str, target: &str, body: &Json) -> Json {
+        let answer = agent()
+            .post(&self.endpoint)
+            .header("Authorization", &authorization(service))
+            .header("Content-Type", "application/x-amz-json-1.1")
+            .header("X-Amz-Target", target)
+            .send(body.to_string())
+            .unwrap()
+            .body_mut()
+            .read_to_string()
+            .unwrap();
+        serde_json::from_str(&answer).unwrap_or(Json::Null)
     }
 
     fn settled(&self, stack: &str) -> Option<String> {

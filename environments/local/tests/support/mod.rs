@@ -19,6 +19,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 pub(crate) mod cloudformation;
+pub(crate) mod database;
 pub(crate) mod workload;
 
 /// How long a test waits for something to come about. Nothing takes that long unless it never comes.

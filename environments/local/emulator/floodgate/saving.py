@@ -1,0 +1,60 @@
+"""What a kill leaves: what the emulator holds is saved as it changes, so that a kill loses a second of it and no stack."""
+
+import hashlib
+import json
+import threading
+import time
+
+from ministack.core import persistence
+from ministack.services import cloudformation
+
+SAVE_EVERY_SECONDS = 1.0
+
+
+def is_quiet():
+    """Whether no stack is being changed: one that was saved in between would be in between for ever."""
+    return not any(
+        stack["StackStatus"].endswith("_IN_PROGRESS") and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
+        for stack in list(cloudformation._stacks._data.values())
+    )
+
+
+def save_when_quiet(services, saved={}):
+    """Saves the services' state that has changed since it was last saved. `saved`: digests by service."""
+    if not is_quiet():
+        return
+    changed = {}
+    for name, get_state in services.items():
+        state = get_state()
+        if state is not None:
+            text = json.dumps(state, default=persistence._json_default)
+            mark = hashlib.sha256(text.encode()).digest()
+            if saved.get(name) != mark:
+                changed[name] = (state, mark)
+    if is_quiet():
+        for name, (state, mark) in changed.items():
+            persistence.save_state(name, state)
+            saved[name] = mark
+
+
+def keep_saving(app):
+    while True:
+        began = time.monotonic()
+        try:
+            save_when_quiet(app._build_persistence_save_dict())
+        except RuntimeError:
+            pass  # Something changed while it was read; the next round reads it again.
+        # Where there is much to save it is done less often: a twentieth of the time at most.
+        time.sleep(max(SAVE_EVERY_SECONDS, 20 * (time.monotonic() - began)))
+
+
+def install(app):
+    """Saves while the emulator runs, also at its end: a stack that is being changed then is left as it was before."""
+    app.save_all = save_when_quiet
+    load = app._load_persisted_state
+
+    def load_then_keep_saving():
+        load()
+        threading.Thread(target=keep_saving, args=(app,), daemon=True).start()
+
+    app._load_persisted_state = load_then_keep_saving
