@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from floodgate import cache, cluster, database, identity, kafka, network, saving
+from floodgate import cache, cluster, database, evaluation, identity, kafka, network, saving
 from ministack.core import persistence
 from ministack.services.cloudformation import provisioners
 
@@ -18,6 +18,7 @@ def register():
         provisioners._RESOURCE_HANDLERS.update(part.RECORDED)
         provisioners._RESOURCE_HANDLERS.update(part.EXERCISED)
     network.install()
+    evaluation.install()
 
 
 def resource_types():
@@ -38,5 +39,13 @@ if __name__ == "__main__":
 
     if persistence.PERSIST_STATE:
         saving.install(app)
+    load = app._load_persisted_state
+
+    def load_then_evaluate():
+        # A saved alarm has its state and its metrics then.
+        load()
+        evaluation.start()
+
+    app._load_persisted_state = load_then_evaluate
     sys.argv = sys.argv[:1]
     app.main()

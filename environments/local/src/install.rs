@@ -21,12 +21,14 @@ use crate::{
 const REQUIREMENTS: &str = include_str!("../emulator/requirements.txt");
 
 /// The emulator's start script and the modules that it needs, by their paths.
-const EMULATOR: [(&str, &str); 11] = [
+const EMULATOR: [(&str, &str); 13] = [
     (EMULATOR_SCRIPT, include_str!("../emulator/floodgate_emulator.py")),
     ("floodgate/__init__.py", include_str!("../emulator/floodgate/__init__.py")),
+    ("floodgate/alarms.py", include_str!("../emulator/floodgate/alarms.py")),
     ("floodgate/cache.py", include_str!("../emulator/floodgate/cache.py")),
     ("floodgate/cluster.py", include_str!("../emulator/floodgate/cluster.py")),
     ("floodgate/database.py", include_str!("../emulator/floodgate/database.py")),
+    ("floodgate/evaluation.py", include_str!("../emulator/floodgate/evaluation.py")),
     ("floodgate/identity.py", include_str!("../emulator/floodgate/identity.py")),
     ("floodgate/kafka.py", include_str!("../emulator/floodgate/kafka.py")),
     ("floodgate/network.py", include_str!("../emulator/floodgate/network.py")),

@@ -6,9 +6,10 @@ import threading
 import time
 
 from ministack.core import persistence
-from ministack.services import cloudformation
+from ministack.services import cloudformation, cloudwatch
 
 SAVE_EVERY_SECONDS = 1.0
+METRICS_EVERY_SECONDS = 15
 
 
 def is_quiet():
@@ -19,16 +20,33 @@ def is_quiet():
     )
 
 
+def mark_of_alarms():
+    """Changes with everything but the metrics, which change every second; those are as old as the slot at most."""
+    stores = (
+        cloudwatch._alarms, cloudwatch._composite_alarms, cloudwatch._alarm_history, cloudwatch._dashboards,
+        cloudwatch._resource_tags,
+    )
+    text = repr([store._data for store in stores]) + str(int(time.time() // METRICS_EVERY_SECONDS))
+    return hashlib.sha256(text.encode()).digest()
+
+
+# Services whose state is too much to look through every second.
+MARKS = {"cloudwatch": mark_of_alarms}
+
+
 def save_when_quiet(services, saved={}):
     """Saves the services' state that has changed since it was last saved. `saved`: digests by service."""
     if not is_quiet():
         return
     changed = {}
     for name, get_state in services.items():
+        mark = MARKS[name]() if name in MARKS else None
+        if mark is not None and saved.get(name) == mark:
+            continue
         state = get_state()
         if state is not None:
-            text = json.dumps(state, default=persistence._json_default)
-            mark = hashlib.sha256(text.encode()).digest()
+            text = "" if mark is not None else json.dumps(state, default=persistence._json_default)
+            mark = mark or hashlib.sha256(text.encode()).digest()
             if saved.get(name) != mark:
                 changed[name] = (state, mark)
     if is_quiet():

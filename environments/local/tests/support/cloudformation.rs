@@ -21,11 +21,23 @@ impl CloudFormation {
     /// One call; what it answers, errors included.
     #[must_use]
     pub(crate) fn call(&self, action: &str, parameters: &[(&str, &str)]) -> String {
-        let mut form = vec![("Action", action), ("Version", "2010-05-15")];
+        self.query("cloudformation", "2010-05-15", action, parameters)
+    }
+
+    /// One call of a service that speaks forms and XML; what it answers, errors included.
+    #[must_use]
+    pub(crate) fn query(
+        &self,
+        service: &str,
+        version: &str,
+        action: &str,
+        parameters: &[(&str, &str)],
+    ) -> String {
+        let mut form = vec![("Action", action), ("Version", version)];
         form.extend_from_slice(parameters);
         agent()
             .post(&self.endpoint)
-            .header("Authorization", &authorization("cloudformation"))
+            .header("Authorization", &authorization(service))
             .send_form(form)
             .unwrap()
             .body_mut()
@@ -61,6 +73,13 @@ impl CloudFormation {
         let answer = self.call("ExecuteChangeSet", &named);
         assert!(!answer.contains("<Error>"), "{answer}");
         self.settled(stack).unwrap_or_default()
+    }
+
+    /// The state of an alarm.
+    #[must_use]
+    pub(crate) fn alarm_state(&self, name: &str) -> Option<String> {
+        let named = [("AlarmNames.member.1", name)];
+        between(&self.query("monitoring", "2010-08-01", "DescribeAlarms", &named), "StateValue")
     }
 
     /// Deletes a stack and waits until it is gone.
@@ -141,14 +160,14 @@ fn agent() -> ureq::Agent {
 }
 
 /// The emulator looks at the service that a signature names, not at the signature.
-fn authorization(service: &str) -> String {
+pub(crate) fn authorization(service: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
     )
 }
 
 /// The text of the first element of a name.
-fn between(xml: &str, name: &str) -> Option<String> {
+pub(crate) fn between(xml: &str, name: &str) -> Option<String> {
     let rest = xml.split_once(&format!("<{name}>"))?.1;
     Some(rest.split_once(&format!("</{name}>"))?.0.to_owned())
 }

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 pub(crate) mod cloudformation;
 pub(crate) mod database;
+pub(crate) mod listener;
 pub(crate) mod workload;
 
 /// How long a test waits for something to come about. Nothing takes that long unless it never comes.
