@@ -1,45 +1,62 @@
 //! `cargo xtask build`.
 
-use std::{path::Path, process::ExitCode};
+use std::{collections::BTreeSet, path::Path, process::ExitCode};
 
 use anyhow::{Result, bail};
+use cfn::Assembly;
 
-use crate::programs::{WORKERS, build};
+use crate::{cross, deploy, programs, synth};
 
-/// Build the workers' binaries.
+/// Build and pack the workers and functions of an environment.
 ///
-/// A local environment runs debug builds, which are there soonest; AWS gets release builds.
+/// Functions become zips for Lambda, the same bytes for the same binary, without debug information, named by
+/// their content and kept in target/assets. What an environment on AWS runs is built optimised for the processor
+/// that it runs on there, and refused when it asks for a newer glibc than there is; a local environment runs
+/// debug builds of this machine, which are there soonest.
 ///
-/// Example: cargo xtask build trade-consumer --release
+/// Examples:
+///   cargo xtask build
+///   cargo xtask build ledger-writer --env dev
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BuildArgs {
-    /// The workers; all when none is named.
+    /// Workers and functions; all of the environment when none is named.
     apps: Vec<String>,
-    /// Optimised, as for AWS.
+    /// The environment: a file in environments/.
+    #[arg(long, default_value = "local")]
+    env: String,
+    /// Optimised, also for a local environment.
     #[arg(long)]
     release: bool,
+    /// JSON lines instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(arguments: &BuildArgs, root: &Path) -> Result<ExitCode> {
-    if let Some(unknown) = arguments.apps.iter().find(|app| !WORKERS.contains(&app.as_str())) {
-        bail!("there is no worker `{unknown}`; there are: {}", WORKERS.join(", "));
-    }
-    let apps: Vec<&str> = if arguments.apps.is_empty() {
-        WORKERS.to_vec()
+    let assembly = synth::synth(root, &arguments.env, 1)?;
+    let packages = packages(&assembly, &arguments.apps)?;
+    let binaries = if assembly.manifest.provider == "local" {
+        let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+        programs::build_with(root, arguments.release, &packages)?
     } else {
-        arguments.apps.iter().map(String::as_str).collect()
+        programs::build(root, false)?;
+        cross::build(root, &assembly, &packages)?
     };
-    let binaries = build(root, arguments.release)?;
-    for app in apps {
-        let path = binaries.join(app);
-        let bytes = std::fs::read(&path)?;
-        println!(
-            "{app:<16} {:>6.1} MB  sha256:{}  {}",
-            bytes.len() as f64 / 1e6,
-            cfn::assembly::sha256_hex(&bytes),
-            path.display()
+    deploy::pack(root, &arguments.env, &binaries, &arguments.apps, arguments.json)
+}
+
+/// The packages of the assets named, or of all.
+fn packages(assembly: &Assembly, names: &[String]) -> Result<BTreeSet<String>> {
+    let assets = &assembly.manifest.assets;
+    if let Some(unknown) = names.iter().find(|name| !assets.iter().any(|asset| asset.name == **name)) {
+        let known: Vec<&str> = assets.iter().map(|asset| asset.name.as_str()).collect();
+        bail!(
+            "{} has no worker or function `{unknown}`; it has: {}",
+            assembly.manifest.environment,
+            known.join(", ")
         );
     }
-    Ok(ExitCode::SUCCESS)
+    let named = assets.iter().filter(|asset| names.is_empty() || names.contains(&asset.name));
+    Ok(named.map(|asset| asset.package.clone()).collect())
 }

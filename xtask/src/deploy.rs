@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use platform::{Environment, Provider};
 
 use crate::{
-    check,
-    programs::{ask_local, build, local_root, run_to_end},
+    check, cross,
+    programs::{ask_local, build_with, local_root, run_to_end},
     synth,
 };
 
@@ -110,8 +110,13 @@ struct Target {
 impl Target {
     /// Builds the programs.
     fn new(root: &Path, name: &str) -> Result<Self> {
+        Self::with(root, name, &[])
+    }
+
+    /// Builds the programs and these packages, for this machine.
+    fn with(root: &Path, name: &str, packages: &[&str]) -> Result<Self> {
         let environment = Environment::load(root, name)?;
-        let binaries = build(root, false)?;
+        let binaries = build_with(root, false, packages)?;
         Ok(Self { environment, assembly: synth::directory(root, name), binaries })
     }
 
@@ -170,7 +175,11 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if code != ExitCode::SUCCESS {
         return Ok(code);
     }
-    let target = Target::new(root, &arguments.env)?;
+    let packages = cross::packages(&assembly, &arguments.stacks, !arguments.stacks_only);
+    let is_local = assembly.manifest.provider == "local";
+    let here: Vec<&str> = packages.iter().filter(|_| is_local).map(String::as_str).collect();
+    let target = Target::with(root, &arguments.env, &here)?;
+    let binaries = if is_local { target.binaries.clone() } else { cross::build(root, &assembly, &packages)? };
     let endpoint_url = if target.is_local() {
         let state = ask_local(root, &target.local_program(), &["up"])?;
         let text =
@@ -188,7 +197,7 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
         None
     };
     let mut command = target.engine(root, endpoint_url.as_deref(), arguments.json);
-    command.arg("deploy").arg("--binaries").arg(&target.binaries);
+    command.arg("deploy").arg("--binaries").arg(&binaries);
     consent(&mut command, arguments.yes, arguments.confirm.as_deref());
     if arguments.stacks_only {
         command.arg("--stacks-only");
@@ -209,6 +218,20 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
         }
     }
     Ok(code)
+}
+
+/// Has the engine pack assets and tell what came of it.
+pub(crate) fn pack(
+    root: &Path,
+    environment: &str,
+    binaries: &Path,
+    assets: &[String],
+    json: bool,
+) -> Result<ExitCode> {
+    let target = Target::new(root, environment)?;
+    let mut command = target.engine(root, None, json);
+    command.arg("pack").arg("--binaries").arg(binaries).args(assets);
+    run_to_end(&mut command)
 }
 
 pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode> {

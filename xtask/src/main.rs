@@ -7,6 +7,7 @@ mod capacity;
 mod check;
 mod codegen;
 mod cost;
+mod cross;
 mod deploy;
 mod diff;
 mod explain;

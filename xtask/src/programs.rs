@@ -9,33 +9,37 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value as Json;
 
-/// The workers.
-pub(crate) const WORKERS: [&str; 2] = ["trade-producer", "trade-consumer"];
-
-/// What is built together, always: cargo compiles a dependency anew for each set of features that the packages
-/// of a build ask for, so that another set of packages would cost minutes.
-const PROGRAMS: [&str; 4] = ["deploy-engine", "local-environment", WORKERS[0], WORKERS[1]];
+/// What carries commands out, beside this program.
+const PROGRAMS: [&str; 2] = ["deploy-engine", "local-environment"];
 
 /// Builds the programs and gives the directory of their binaries.
 pub(crate) fn build(root: &Path, release: bool) -> Result<PathBuf> {
+    build_with(root, release, &[])
+}
+
+/// Builds the programs and these packages' binaries, for this machine.
+pub(crate) fn build_with(root: &Path, release: bool, packages: &[&str]) -> Result<PathBuf> {
     let binaries = target_directory(root).join(if release { "release" } else { "debug" });
-    if !PROGRAMS.iter().all(|program| binaries.join(program).is_file()) {
+    let all: Vec<&str> = PROGRAMS.iter().chain(packages).copied().collect();
+    if !all.iter().all(|program| binaries.join(program).is_file()) {
         eprintln!(
             "building {} for the first time: the AWS SDK and the Kafka client compile for some minutes, later builds take seconds",
-            PROGRAMS.join(", ")
+            all.join(", ")
         );
     }
     let mut command = Command::new(cargo());
-    command.current_dir(root).args(["build", "--quiet"]);
+    // Binaries of the whole workspace: cargo compiles a dependency anew for each set of features that the packages
+    // of a build ask for, so that packages named one by one would cost minutes each time others are named.
+    command.current_dir(root).args(["build", "--quiet", "--workspace"]);
     if release {
         command.arg("--release");
     }
-    for package in PROGRAMS {
-        command.args(["--package", package]);
+    for program in &all {
+        command.args(["--bin", program]);
     }
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
-        bail!("`cargo build` of {} failed", PROGRAMS.join(", "));
+        bail!("`cargo build` of {} failed", all.join(", "));
     }
     Ok(binaries)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use worker_contract::{kafka::BOOTSTRAP_SERVERS, trades as variables};
 
 use crate::{
-    programs::{ask_local, build, run_to_end},
+    programs::{ask_local, build_with, run_to_end},
     synth,
 };
 
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &RedriveArgs, root: &Path) -> Result<ExitCode> {
         let known: Vec<&str> = assembly.manifest.systems.keys().map(String::as_str).collect();
         format!("there is no system `{}`; there are: {}", arguments.system, known.join(", "))
     })?;
-    let binaries = build(root, false)?;
+    let binaries = build_with(root, false, &[&system.consumer])?;
     let status = ask_local(root, &binaries.join("local-environment"), &["status"])?;
     let brokers = status
         .get("parts")

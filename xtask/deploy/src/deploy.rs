@@ -14,15 +14,18 @@ use std::{
 use anyhow::{Context, Result, bail};
 use cfn::{
     Json,
-    assembly::{Manifest, StackEntry},
+    assembly::{INLINE_TEMPLATE_BYTES_MAX, Manifest, StackEntry},
+    to_canonical_bytes,
 };
 
 use crate::{
+    assets::Assets,
+    invocations,
     local::LocalEnvironment,
     plan::{Action, decide, reason},
     report::Reporter,
     sdk::told,
-    stacks::Stacks,
+    stacks::{Stacks, TemplateBody},
     status,
     wiring::{Known, lookups, resolve_all},
     workloads,
@@ -47,6 +50,10 @@ pub struct Deployment<'a> {
     pub stacks: &'a Stacks,
     /// MSK.
     pub kafka: &'a aws_sdk_msk::Client,
+    /// Lambda.
+    pub functions: &'a aws_sdk_lambda::Client,
+    /// What is packed and published.
+    pub assets: &'a Assets<'a>,
     /// The local environment, for the local provider.
     pub local: Option<&'a LocalEnvironment>,
     /// Where the workers' binaries are.
@@ -90,9 +97,6 @@ impl Deployment<'_> {
     /// What failed first, where and why; the next deployment goes on from there.
     pub async fn run(&self) -> Result<()> {
         let mut known = Known::default();
-        if self.local.is_some() {
-            known.assets = workloads::local_images(self.manifest, &self.binaries)?;
-        }
         let unknown: Vec<&str> =
             self.only.iter().filter(|id| self.manifest.stack(id).is_none()).map(String::as_str).collect();
         if !unknown.is_empty() {
@@ -127,6 +131,7 @@ impl Deployment<'_> {
         )
         .with_context(|| path.display().to_string())?;
         self.look_up(&entry.parameters, known).await?;
+        self.assets.ready(&entry.parameters, known).await?;
         let parameters = resolve_all(&entry.parameters, known)?;
         let mut changed = false;
         loop {
@@ -152,7 +157,7 @@ impl Deployment<'_> {
                 Action::Create | Action::Update => {
                     let create = action == Action::Create;
                     self.reporter.stack(&entry.name, if create { "creating" } else { "updating" }, &why);
-                    changed |= self.change(entry, &template, &parameters, create).await?;
+                    changed |= self.change(entry, &template, &parameters, create, known).await?;
                     break;
                 }
             }
@@ -166,6 +171,7 @@ impl Deployment<'_> {
             self.stacks.protect(&entry.name, entry.termination_protection).await?;
         }
         known.outputs.insert(entry.id.clone(), deployed.outputs);
+        invocations::run(self.functions, entry, known, self.reporter).await?;
         Ok(changed)
     }
 
@@ -176,9 +182,11 @@ impl Deployment<'_> {
         template: &Json,
         parameters: &BTreeMap<String, String>,
         create: bool,
+        known: &Known,
     ) -> Result<bool> {
+        let body = template_body(self.assets, entry, template, known).await?;
         *lock_pending(&self.pending) = Some(entry.name.clone());
-        let changes = self.stacks.create_change_set(entry, template, parameters, create).await?;
+        let changes = self.stacks.create_change_set(entry, body, parameters, create).await?;
         let Some(changes) = changes else {
             *lock_pending(&self.pending) = None;
             self.reporter.stack(&entry.name, "unchanged", "CloudFormation finds nothing to change");
@@ -239,6 +247,7 @@ impl Deployment<'_> {
     async fn deploy_workloads(&self, local: &LocalEnvironment, known: &mut Known) -> Result<()> {
         for workload in &self.manifest.workloads {
             self.look_up(&workload.values, known).await?;
+            self.assets.ready(&workload.values, known).await?;
         }
         let directory = workloads::write_resolved(self.manifest, self.assembly, known)?;
         self.reporter.stack("workloads", "starting", "and waiting until they are ready");
@@ -311,6 +320,20 @@ impl Deployment<'_> {
         }
         "interrupted between two steps. Deploy again to go on".to_owned()
     }
+}
+
+/// The template as CloudFormation takes it: within the request, or from the bucket of artifacts when it is larger.
+async fn template_body(
+    assets: &Assets<'_>,
+    entry: &StackEntry,
+    template: &Json,
+    known: &Known,
+) -> Result<TemplateBody> {
+    let text = String::from_utf8(to_canonical_bytes(template)).context("a template is text")?;
+    if text.len() <= INLINE_TEMPLATE_BYTES_MAX {
+        return Ok(TemplateBody::Inline(text));
+    }
+    Ok(TemplateBody::At(assets.template_url(entry, &text, known).await?))
 }
 
 fn lock_pending(pending: &Mutex<Option<String>>) -> std::sync::MutexGuard<'_, Option<String>> {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use cfn::assembly::Manifest;
 use clap::{Args, Parser, Subcommand};
 use deploy_engine::{
+    assets::{Assets, Places},
     deploy::{Deployment, lock},
     deployed,
     kubernetes::token,
@@ -46,6 +47,9 @@ struct Common {
     /// The local environment's directory.
     #[arg(long, global = true, default_value = "target/local")]
     local_root: PathBuf,
+    /// Where packed functions are kept.
+    #[arg(long, global = true, default_value = "target/assets")]
+    assets: PathBuf,
     /// JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
@@ -76,6 +80,14 @@ enum Command {
         /// Where the workers' binaries are.
         #[arg(long, default_value = "target/debug")]
         binaries: PathBuf,
+    },
+    /// Pack assets and say what came of it; talks to nobody.
+    Pack {
+        /// Where the binaries are, each by its package's name.
+        #[arg(long, default_value = "target/debug")]
+        binaries: PathBuf,
+        /// These assets alone.
+        assets: Vec<String>,
     },
     /// Take down.
     Teardown {
@@ -132,6 +144,8 @@ async fn main() -> ExitCode {
 
 struct Clients {
     stacks: Stacks,
+    functions: aws_sdk_lambda::Client,
+    objects: aws_sdk_s3::Client,
     kafka: aws_sdk_msk::Client,
     identity: aws_sdk_sts::Client,
 }
@@ -142,14 +156,21 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         return kubernetes_token(cluster, region).await;
     }
     let manifest = Manifest::read(&common.assembly)?;
+    let reporter = Reporter::new(if common.json { Format::Json } else { Format::Human });
     let is_local = manifest.provider == "local";
     let local = match (is_local, &common.local_environment) {
         (true, Some(program)) => Some(LocalEnvironment::new(program.clone(), common.local_root.clone())),
         (true, None) => bail!("the local provider needs --local-environment; `cargo xtask` gives it"),
         (false, _) => None,
     };
-    let reporter = Reporter::new(if common.json { Format::Json } else { Format::Human });
     let clients = clients(&manifest, common.endpoint_url.as_deref()).await?;
+    let places = |binaries| Places {
+        assembly: &common.assembly,
+        binaries,
+        store: common.assets.clone(),
+        s3: clients.objects.clone(),
+        endpoint_url: common.endpoint_url.clone(),
+    };
     match cli.command {
         Command::Deploy { consent, stacks, stacks_only, binaries } => {
             if !is_local && !stacks_only && !manifest.workloads.is_empty() {
@@ -161,11 +182,14 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             agree(&manifest, &consent, "deploy")?;
             check_account(&manifest, &clients).await?;
             let _lock = lock(&common.assembly)?;
+            let assets = Assets::new(&manifest, places(binaries.clone()), &reporter, stacks.clone())?;
             let deployment = Deployment {
                 assembly: &common.assembly,
                 manifest: &manifest,
                 stacks: &clients.stacks,
                 kafka: &clients.kafka,
+                functions: &clients.functions,
+                assets: &assets,
                 local: local.as_ref().filter(|_| !stacks_only),
                 binaries,
                 reporter: &reporter,
@@ -202,6 +226,13 @@ async fn run(cli: Cli) -> Result<ExitCode> {
                     Ok(ExitCode::from(130))
                 }
             }
+        }
+        Command::Pack { binaries, assets } => {
+            let all = Assets::new(&manifest, places(binaries), &reporter, Vec::new())?;
+            for packed in all.packed(&assets).await? {
+                reporter.result(&packed.to_string(), &serde_json::to_value(&packed)?);
+            }
+            Ok(ExitCode::SUCCESS)
         }
         Command::Outputs => outputs(&manifest, &clients.stacks, common.json).await,
         Command::Status => {
@@ -262,6 +293,11 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
     Ok(Clients {
         stacks: Stacks::new(aws_sdk_cloudformation::Client::new(&config), poll),
         kafka: aws_sdk_msk::Client::new(&config),
+        functions: aws_sdk_lambda::Client::new(&config),
+        objects: aws_sdk_s3::Client::from_conf(
+            // Names of buckets as host names are AWS's alone.
+            aws_sdk_s3::config::Builder::from(&config).force_path_style(endpoint_url.is_some()).build(),
+        ),
         identity: aws_sdk_sts::Client::new(&config),
     })
 }

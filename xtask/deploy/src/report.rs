@@ -61,6 +61,36 @@ impl Reporter {
         }
     }
 
+    /// An asset was packed or published.
+    pub fn asset(&self, name: &str, state: &str, detail: &str) {
+        match self.format {
+            Format::Human => {
+                self.line(&format!("{:>6.1}s  {name:<32} {state:<12} {detail}", self.elapsed().as_secs_f64()))
+            }
+            Format::Json => {
+                self.json(&json!({ "event": "asset", "asset": name, "state": state, "detail": detail }))
+            }
+        }
+    }
+
+    /// What is under way and not worth a line: the live line on a terminal.
+    pub fn progress(&self, text: &str) {
+        if self.format == Format::Human && std::io::stderr().is_terminal() {
+            self.live_line(text.to_owned());
+        }
+    }
+
+    fn live_line(&self, text: String) {
+        let mut live = self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let bar = live.get_or_insert_with(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.set_style(ProgressStyle::default_spinner());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        bar.set_message(text);
+    }
+
     /// A resource's event: the live line on a terminal, a line where it is worth one.
     pub fn resource(&self, stack: &str, event: &ResourceEvent, done: usize, total: usize) {
         match self.format {
@@ -69,14 +99,7 @@ impl Reporter {
                 "status": event.status, "reason": event.reason, "done": done, "total": total,
             })),
             Format::Human if std::io::stderr().is_terminal() => {
-                let mut live = self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let bar = live.get_or_insert_with(|| {
-                    let bar = ProgressBar::new_spinner();
-                    bar.set_style(ProgressStyle::default_spinner());
-                    bar.enable_steady_tick(Duration::from_millis(120));
-                    bar
-                });
-                bar.set_message(format!("{stack}  {done}/{total}  {} {}", event.status, event.logical_id));
+                self.live_line(format!("{stack}  {done}/{total}  {} {}", event.status, event.logical_id));
             }
             Format::Human if event.status.ends_with("_COMPLETE") || event.status.ends_with("_FAILED") => {
                 let reason = event.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();

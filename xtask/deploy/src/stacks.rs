@@ -20,9 +20,6 @@ use crate::{
     sdk::told,
 };
 
-/// CloudFormation takes a template of at most this many bytes within a request.
-pub const TEMPLATE_BYTES_MAX: usize = 51_200;
-
 /// The change set's name; there is one at a time.
 pub const CHANGE_SET: &str = "floodgate";
 
@@ -48,6 +45,15 @@ pub struct Deployed {
     pub tags: BTreeMap<String, String>,
     /// Whether it is protected against deletion.
     pub protected: bool,
+}
+
+/// How CloudFormation gets a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateBody {
+    /// Within the request.
+    Inline(String),
+    /// From this address in a bucket.
+    At(String),
 }
 
 /// CloudFormation.
@@ -133,18 +139,14 @@ impl Stacks {
     pub async fn create_change_set(
         &self,
         entry: &StackEntry,
-        template: &Json,
+        template: TemplateBody,
         parameters: &BTreeMap<String, String>,
         create: bool,
     ) -> Result<Option<usize>> {
-        let body = String::from_utf8(to_canonical_bytes(template)).context("a template is text")?;
-        if body.len() > TEMPLATE_BYTES_MAX {
-            bail!(
-                "the template of {} has {} bytes; CloudFormation takes {TEMPLATE_BYTES_MAX} within a request. Split the stack",
-                entry.name,
-                body.len()
-            );
-        }
+        let (body, url) = match template {
+            TemplateBody::Inline(body) => (Some(body), None),
+            TemplateBody::At(url) => (None, Some(url)),
+        };
         let parameters = parameters
             .iter()
             .map(|(name, value)| Parameter::builder().parameter_key(name).parameter_value(value).build())
@@ -160,7 +162,8 @@ impl Stacks {
             .stack_name(&entry.name)
             .change_set_name(CHANGE_SET)
             .change_set_type(kind)
-            .template_body(body)
+            .set_template_body(body)
+            .set_template_url(url)
             .set_parameters(Some(parameters))
             .set_tags(Some(tags))
             .set_capabilities(Some(capabilities))

@@ -1,37 +1,14 @@
-//! Workloads: their images, and their manifests with every deploy-time value filled in.
+//! Workloads: their manifests with every deploy-time value filled in.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
-use cfn::assembly::{Manifest, sha256_hex};
+use cfn::assembly::Manifest;
 
 use crate::wiring::{Known, fill, resolve_all};
-
-/// The images of a local environment: named by the content of the binary that they would hold.
-///
-/// # Errors
-///
-/// When a binary is not there.
-pub fn local_images(
-    manifest: &Manifest,
-    binaries: &Path,
-) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
-    manifest
-        .assets
-        .iter()
-        .map(|asset| {
-            let path = binaries.join(&asset.package);
-            let bytes = fs::read(&path)
-                .with_context(|| format!("cannot read {}; `cargo xtask build` makes it", path.display()))?;
-            let image = format!("local/{}@sha256:{}", asset.package, sha256_hex(&bytes));
-            Ok((asset.name.clone(), BTreeMap::from([("image_uri".to_owned(), image)])))
-        })
-        .collect()
-}
 
 /// Writes the filled manifests to `resolved/` below the assembly and gives that directory.
 ///

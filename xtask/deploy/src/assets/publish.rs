@@ -1,0 +1,346 @@
+//! Makes what a deployment needs of assets known: packs functions, uploads them, names images.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result, bail};
+use aws_sdk_s3::primitives::DateTime;
+use cfn::{
+    architecture::{Architecture, of_assets},
+    assembly::{AssetEntry, AssetKind, Manifest, ParameterWiring, Source, StackEntry, sha256_hex},
+    diff::Side,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use tokio::sync::OnceCell;
+
+use super::{
+    bucket::{ASSETS, Bucket, Published, TEMPLATES},
+    pack::{self, PackedFunction, Place},
+    store::Store,
+};
+use crate::{
+    report::Reporter,
+    wiring::{Known, resolve},
+};
+
+/// How many uploads are under way at a time.
+const UPLOADS: usize = 6;
+
+/// Field -> value of an asset.
+type Fields = BTreeMap<String, String>;
+
+/// The assets of an assembly.
+pub struct Assets<'a> {
+    manifest: &'a Manifest,
+    /// What AWS runs the assets on; `None` where this machine does.
+    architectures: Option<BTreeMap<String, Architecture>>,
+    /// Where the binaries are, each by its package's name.
+    binaries: PathBuf,
+    store: Store,
+    s3: aws_sdk_s3::Client,
+    endpoint_url: Option<String>,
+    reporter: &'a Reporter,
+    /// Stacks to be deployed; all when empty.
+    only: Vec<String>,
+    functions: OnceCell<BTreeMap<String, Fields>>,
+}
+
+/// Where things are that assets are made from and go to.
+pub struct Places<'a> {
+    /// The assembly's directory.
+    pub assembly: &'a Path,
+    /// The directory of the binaries.
+    pub binaries: PathBuf,
+    /// The directory of what is packed.
+    pub store: PathBuf,
+    /// S3; addressed by path where it is not AWS's.
+    pub s3: aws_sdk_s3::Client,
+    /// Where S3 is, instead of AWS.
+    pub endpoint_url: Option<String>,
+}
+
+impl<'a> Assets<'a> {
+    /// Of an assembly. Nothing is read but the assembly until it is needed.
+    ///
+    /// # Errors
+    ///
+    /// When the assembly cannot be read, or wants an asset for two processors.
+    pub fn new(
+        manifest: &'a Manifest,
+        places: Places<'_>,
+        reporter: &'a Reporter,
+        only: Vec<String>,
+    ) -> Result<Self> {
+        Ok(Self {
+            manifest,
+            architectures: architectures(manifest, places.assembly)?,
+            binaries: places.binaries,
+            store: Store::new(places.store),
+            s3: places.s3,
+            endpoint_url: places.endpoint_url,
+            reporter,
+            only,
+            functions: OnceCell::new(),
+        })
+    }
+
+    /// Makes known what a stack's parameters or a manifest's values need of assets; the first that needs a function
+    /// has all functions of the deployment published, side by side.
+    ///
+    /// # Errors
+    ///
+    /// What is not built, cannot run where it should, or cannot be uploaded.
+    pub async fn ready(&self, wired: &[ParameterWiring], known: &mut Known) -> Result<()> {
+        let asked = asked_for(wired);
+        for name in
+            asked.iter().filter(|name| !known.assets.contains_key(**name)).copied().collect::<Vec<_>>()
+        {
+            let Some(asset) = self.manifest.assets.iter().find(|asset| asset.name == name) else {
+                bail!("nothing says how the asset `{name}` is built")
+            };
+            match asset.kind {
+                AssetKind::Zip => {
+                    let functions =
+                        self.functions.get_or_try_init(|| self.publish_functions(name, known)).await?;
+                    known.assets.extend(functions.clone());
+                }
+                AssetKind::Image => {
+                    known.assets.insert(name.to_owned(), self.image(asset).await?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bucket, once its stack is deployed.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, in words that say what to deploy first.
+    pub fn bucket(&self, known: &Known) -> Result<Bucket> {
+        let source =
+            self.manifest.artifact_bucket.as_ref().context("the environment has no bucket of artifacts")?;
+        let name = resolve(source, known).with_context(|| match source {
+            Source::Output { stack, .. } => format!(
+                "the bucket of artifacts is not there yet: `cargo xtask deploy --env {} --stack {stack}` makes it",
+                self.manifest.environment
+            ),
+            _ => "the bucket of artifacts is not known".to_owned(),
+        })?;
+        Ok(Bucket::new(self.s3.clone(), name, self.manifest.region.clone(), self.endpoint_url.clone()))
+    }
+
+    /// Uploads a template that is too large for a request, and gives where it is.
+    ///
+    /// # Errors
+    ///
+    /// When there is no bucket yet, or S3 refuses.
+    pub async fn template_url(&self, entry: &StackEntry, body: &str, known: &Known) -> Result<String> {
+        let bucket = self.bucket(known).with_context(|| {
+            format!(
+                "the template of {} has {} bytes, more than CloudFormation takes within a request; it is read from the bucket of artifacts",
+                entry.name,
+                body.len()
+            )
+        })?;
+        let sha256 = sha256_hex(body.as_bytes());
+        let key = format!("{TEMPLATES}{sha256}.json");
+        bucket.publish_bytes(&key, body.as_bytes().to_vec(), &sha256, now()).await?;
+        Ok(bucket.url(&key))
+    }
+
+    /// Packs and uploads the functions of all stacks that are to be deployed, and that of `first` in any case.
+    async fn publish_functions(&self, first: &str, known: &Known) -> Result<BTreeMap<String, Fields>> {
+        let bucket = self.bucket(known)?;
+        let stacks =
+            self.manifest.stacks.iter().filter(|entry| self.only.is_empty() || self.only.contains(&entry.id));
+        let mut names: BTreeSet<&str> = stacks.flat_map(|entry| asked_for(&entry.parameters)).collect();
+        names.insert(first);
+        let assets: Vec<&AssetEntry> = self
+            .manifest
+            .assets
+            .iter()
+            .filter(|asset| asset.kind == AssetKind::Zip && names.contains(asset.name.as_str()))
+            .collect();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        stream::iter(assets.into_iter().map(|asset| self.pack(asset)))
+            .buffer_unordered(cores)
+            .map_ok(|(asset, packed)| {
+                let bucket = &bucket;
+                async move {
+                    let key = format!("{ASSETS}{}", packed.file);
+                    let file = self.store.path(&packed.file);
+                    self.reporter.progress(&format!(
+                        "{}  uploading {:.1} MB",
+                        asset.name,
+                        megabytes(packed.bytes)
+                    ));
+                    let published = bucket.publish_file(&key, &file, &packed.sha256, now()).await?;
+                    if published == Published::Uploaded {
+                        let size = format!("{:.1} MB to {}/{key}", megabytes(packed.bytes), bucket.name());
+                        self.reporter.asset(&asset.name, "uploaded", &size);
+                    }
+                    let fields = BTreeMap::from([
+                        ("s3_bucket".to_owned(), bucket.name().to_owned()),
+                        ("s3_key".to_owned(), key),
+                    ]);
+                    Ok((asset.name.clone(), fields))
+                }
+            })
+            .try_buffer_unordered(UPLOADS)
+            .try_collect::<BTreeMap<String, Fields>>()
+            .await
+            .inspect(|_| self.reporter.settle())
+    }
+
+    async fn pack<'e>(&self, asset: &'e AssetEntry) -> Result<(&'e AssetEntry, PackedFunction)> {
+        let (packed, fresh) = self.function(asset).await?;
+        if fresh {
+            let detail = format!(
+                "{:.1} MB, {:.1} MB unpacked",
+                megabytes(packed.bytes),
+                megabytes(packed.unpacked_bytes)
+            );
+            self.reporter.asset(&asset.name, "packed", &detail);
+            for remark in &packed.remarks {
+                self.reporter.say(&format!("  {}: {remark}", asset.name));
+            }
+        }
+        Ok((asset, packed))
+    }
+
+    /// A function, packed; and whether it was packed just now.
+    ///
+    /// # Errors
+    ///
+    /// What is not built or cannot run where it should.
+    pub async fn function(&self, asset: &AssetEntry) -> Result<(PackedFunction, bool)> {
+        let place = match &self.architectures {
+            // Every asset is there: `of_assets` fills in what nothing asks for.
+            Some(found) => Place::Aws(found.get(&asset.name).copied().unwrap_or(Architecture::Arm64)),
+            None => Place::Here,
+        };
+        let (store, package) = (self.store.clone(), asset.package.clone());
+        let binary = self.binaries.join(&package);
+        self.reporter.progress(&format!("{package}  packing"));
+        tokio::task::spawn_blocking(move || pack::function(&store, &package, &binary, place)).await?
+    }
+
+    /// Packs the assets named, or all, without publishing them.
+    ///
+    /// # Errors
+    ///
+    /// A name that no asset has; what is not built or cannot run where it should.
+    pub async fn packed(&self, names: &[String]) -> Result<Vec<PackedAsset>> {
+        let known: Vec<&str> = self.manifest.assets.iter().map(|asset| asset.name.as_str()).collect();
+        if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            bail!("there is no asset `{unknown}`; {} has: {}", self.manifest.environment, known.join(", "));
+        }
+        let mut all = Vec::new();
+        for asset in
+            self.manifest.assets.iter().filter(|asset| names.is_empty() || names.contains(&asset.name))
+        {
+            all.push(match asset.kind {
+                AssetKind::Zip => {
+                    let (packed, _) = self.function(asset).await?;
+                    let path = self.store.path(&packed.file);
+                    PackedAsset {
+                        name: asset.name.clone(),
+                        kind: asset.kind,
+                        content: format!("sha256:{}", packed.sha256),
+                        bytes: packed.bytes,
+                        path,
+                        remarks: packed.remarks,
+                    }
+                }
+                AssetKind::Image => {
+                    let fields = self.image(asset).await?;
+                    let path = self.binaries.join(&asset.package);
+                    PackedAsset {
+                        name: asset.name.clone(),
+                        kind: asset.kind,
+                        content: fields.get("image_uri").cloned().unwrap_or_default(),
+                        bytes: tokio::fs::metadata(&path).await.map_or(0, |file| file.len()),
+                        path,
+                        remarks: Vec::new(),
+                    }
+                }
+            });
+            self.reporter.settle();
+        }
+        Ok(all)
+    }
+
+    /// The image of a local environment: named by the content of the binary that it would hold.
+    async fn image(&self, asset: &AssetEntry) -> Result<Fields> {
+        if self.architectures.is_some() {
+            bail!("the image {} cannot be pushed yet; `--stacks-only` deploys without it", asset.name);
+        }
+        let (store, binary) = (self.store.clone(), self.binaries.join(&asset.package));
+        let digest = tokio::task::spawn_blocking(move || store.digest_of(&binary)).await??;
+        let image = format!("local/{}@sha256:{digest}", asset.package);
+        Ok(BTreeMap::from([("image_uri".to_owned(), image)]))
+    }
+}
+
+/// What came of an asset, to be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PackedAsset {
+    /// The asset.
+    pub name: String,
+    /// How it is packed.
+    pub kind: AssetKind,
+    /// By what it is known.
+    pub content: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is to be known of it.
+    pub remarks: Vec<String>,
+}
+
+impl fmt::Display for PackedAsset {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            AssetKind::Zip => "zip",
+            AssetKind::Image => "image",
+        };
+        let (size, path) = (megabytes(self.bytes), self.path.display());
+        write!(formatter, "{:<22} {kind:<6} {size:>6.1} MB  {}  {path}", self.name, self.content)?;
+        self.remarks.iter().try_for_each(|remark| write!(formatter, "\n  {remark}"))
+    }
+}
+
+/// What the assets of an environment on AWS run on; `None` for one on this machine.
+fn architectures(manifest: &Manifest, assembly: &Path) -> Result<Option<BTreeMap<String, Architecture>>> {
+    if manifest.provider == "local" {
+        return Ok(None);
+    }
+    let side = Side::read(assembly)?;
+    Ok(Some(of_assets(manifest, &side.templates, &side.files.unwrap_or_default())?))
+}
+
+/// The assets that values come from.
+fn asked_for(wired: &[ParameterWiring]) -> BTreeSet<&str> {
+    wired
+        .iter()
+        .filter_map(|parameter| match &parameter.source {
+            Source::Asset { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn now() -> DateTime {
+    DateTime::from(SystemTime::now())
+}

@@ -1,0 +1,164 @@
+//! Assets on the real local parts: packed, uploaded once, run by Lambda, invoked after their stack.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{fs, process::Command};
+
+use cfn::Json;
+use serde_json::json;
+use support::House;
+
+/// Compiles the function of `tests/functions` to give this answer, as the binary of the package `answer`.
+fn compile(house: &House, answer: &str) {
+    fs::create_dir_all(house.binaries()).unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/functions/answer.rs");
+    let status = Command::new("rustc")
+        .args(["--edition", "2024", "-g", source, "-o"])
+        .arg(house.binaries().join("answer"))
+        .env("ANSWER", answer)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Leaves the stack of the bucket, and adds one with a function that is invoked, and one after it.
+fn with_function(house: &House) {
+    house.edit("manifest.json", |manifest| {
+        let delivery = manifest["stacks"].as_array().unwrap().iter().find(|stack| stack["id"] == "delivery");
+        let delivery = delivery.unwrap().clone();
+        let stack = |id: &str, depends_on: Json, parameters: Json| {
+            let mut stack = delivery.clone();
+            stack["id"] = id.into();
+            stack["name"] = format!("floodgate-local-{id}").into();
+            stack["template"] = format!("{id}.template.json").into();
+            stack["depends_on"] = depends_on;
+            stack["parameters"] = parameters;
+            stack
+        };
+        let field = |name: &str, field: &str| json!({ "name": name, "source": { "asset": { "name": "answer", "field": field } } });
+        let mut functions = stack(
+            "functions",
+            json!(["delivery"]),
+            json!([field("CodeBucket", "s3_bucket"), field("CodeKey", "s3_key")]),
+        );
+        functions["capabilities"] = json!(["CAPABILITY_IAM"]);
+        functions["invocations"] = json!([{ "output": "FunctionInvocation" }]);
+        let name = json!({ "output": { "stack": "functions", "output": "FunctionInvocation" } });
+        let after = stack("after", json!(["functions"]), json!([{ "name": "Name", "source": name }]));
+        manifest["stacks"] = json!([delivery, functions, after]);
+        manifest["assets"] = json!([{ "name": "answer", "kind": "zip", "package": "answer" }]);
+        manifest["workloads"] = json!([]);
+        manifest["systems"] = json!({});
+    });
+    let functions = json!({
+        "Parameters": { "CodeBucket": { "Type": "String" }, "CodeKey": { "Type": "String" } },
+        "Resources": {
+            "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": {
+                "Version": "2012-10-17", "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole",
+                    "Principal": { "Service": "lambda.amazonaws.com" } }] } } },
+            "Function": { "Type": "AWS::Lambda::Function", "Properties": {
+                "Code": { "S3Bucket": { "Ref": "CodeBucket" }, "S3Key": { "Ref": "CodeKey" } },
+                "Role": { "Fn::GetAtt": ["Role", "Arn"] }, "Runtime": "provided.al2023", "Handler": "bootstrap",
+                "Timeout": 10 } },
+        },
+        "Outputs": { "FunctionInvocation": { "Value": { "Ref": "Function" } } },
+    });
+    let after = json!({
+        "Parameters": { "Name": { "Type": "String" } },
+        "Resources": { "Topic": { "Type": "AWS::SNS::Topic", "Properties": { "DisplayName": { "Ref": "Name" } } } },
+    });
+    for (id, template) in [("functions", functions), ("after", after)] {
+        fs::write(house.assembly().join(format!("{id}.template.json")), template.to_string()).unwrap();
+    }
+}
+
+fn outputs(house: &House) -> Json {
+    serde_json::from_str(&house.succeeds(&["outputs", "--json"])).unwrap()
+}
+
+/// The keys in the bucket below a prefix, as S3 lists them.
+fn keys(house: &House, prefix: &str) -> Vec<String> {
+    let bucket = outputs(house)["delivery"]["ArtifactBucket"].as_str().unwrap().to_owned();
+    let url = format!("{}/{bucket}?list-type=2&prefix={prefix}", house.endpoint_url().unwrap());
+    let listed = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+    listed.split("<Key>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect()
+}
+
+#[test]
+fn functions_are_packed_and_uploaded_once_and_invoked_after_every_deployment() {
+    let house = House::new();
+    house.local(&["up"]);
+    with_function(&house);
+    compile(&house, "one");
+    let first = house.succeeds(&["deploy"]);
+    assert!(first.contains("packed") && first.contains("uploaded"), "{first}");
+    assert!(first.contains(r#"s: "one""#), "Lambda ran it: {first}");
+    assert!(first.contains("3 stacks changed"), "{first}");
+
+    // What is in the bucket is what its name says.
+    let stored = keys(&house, "assets/");
+    assert_eq!(stored.len(), 1, "{stored:?}");
+    let bucket = outputs(&house)["delivery"]["ArtifactBucket"].as_str().unwrap().to_owned();
+    let url = format!("{}/{bucket}/{}", house.endpoint_url().unwrap(), stored[0]);
+    let bytes = ureq::get(&url).call().unwrap().body_mut().read_to_vec().unwrap();
+    assert_eq!(stored[0], format!("assets/{}.zip", cfn::assembly::sha256_hex(&bytes)));
+
+    let again = house.succeeds(&["deploy"]);
+    assert!(!again.contains("packed") && !again.contains("uploaded"), "{again}");
+    assert!(again.contains("all stacks are as they should be"), "{again}");
+    assert!(again.contains(r#"s: "one""#), "invoked on every deployment: {again}");
+
+    // Another program is another zip; the same one again is the one that is there.
+    compile(&house, "two");
+    let changed = house.succeeds(&["deploy"]);
+    assert!(changed.contains("1 stacks changed") && changed.contains(r#"s: "two""#), "{changed}");
+    compile(&house, "one");
+    let back = house.succeeds(&["deploy"]);
+    assert!(!back.contains("uploaded") && back.contains(r#"s: "one""#), "{back}");
+    assert_eq!(keys(&house, "assets/").len(), 2);
+
+    // A failure says why and lets nothing be deployed that comes after it.
+    compile(&house, "fail to migrate");
+    house.edit("after.template.json", |template| {
+        template["Resources"]["Topic"]["Properties"]["DisplayName"] = "changed".into();
+    });
+    let (success, text) = house.run(&["deploy"]);
+    assert!(!success && text.contains("fail to migrate (Refused)"), "{text}");
+    assert!(text.contains("about to fail to migrate"), "the end of the log: {text}");
+    assert!(!text.contains("floodgate-local-after            updating"), "{text}");
+    compile(&house, "three");
+    let repaired = house.succeeds(&["deploy"]);
+    assert!(repaired.contains(r#"s: "three""#) && repaired.contains("2 stacks changed"), "{repaired}");
+}
+
+#[test]
+fn a_large_template_goes_through_the_bucket() {
+    let house = House::new();
+    house.local(&["up"]);
+    with_function(&house);
+    compile(&house, "one");
+    house.edit("after.template.json", |template| {
+        template["Metadata"] = json!({ "Filling": "x".repeat(60_000) });
+    });
+    let (success, text) = house.run(&["deploy", "--stack", "after"]);
+    assert!(!success && text.contains("has no output"), "{text}");
+    let deployed = house.succeeds(&["deploy"]);
+    assert!(deployed.contains("3 stacks changed"), "{deployed}");
+    assert_eq!(keys(&house, "templates/").len(), 1);
+    let again = house.succeeds(&["deploy"]);
+    assert!(again.contains("all stacks are as they should be"), "{again}");
+}
+
+#[test]
+fn a_large_template_without_a_bucket_says_what_to_do() {
+    let house = House::new();
+    house.local(&["up"]);
+    house.edit("network.template.json", |template| {
+        template["Metadata"] = json!({ "Filling": "x".repeat(60_000) });
+    });
+    let (success, text) = house.run(&["deploy", "--stack", "network"]);
+    assert!(!success && text.contains("more than CloudFormation takes within a request"), "{text}");
+    assert!(text.contains("cargo xtask deploy --env local --stack delivery"), "{text}");
+}

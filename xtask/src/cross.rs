@@ -1,0 +1,226 @@
+//! Binaries for AWS: built for the processor that they run on there, against a glibc that is there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use cfn::{
+    Assembly,
+    architecture::{Architecture, of_assets},
+    assembly::{ParameterWiring, Source},
+};
+
+use crate::programs::{cargo, target_directory};
+
+/// The glibc of `provided.al2023`, for a linker that can aim at one.
+const GLIBC: &str = "2.34";
+
+/// What this machine has.
+#[derive(Clone, Debug, Default)]
+struct Tools {
+    /// The machine's own processor.
+    host: Option<Architecture>,
+    /// Targets whose standard library is installed.
+    targets: BTreeSet<&'static str>,
+    zigbuild: bool,
+    /// Processors that a cross C compiler is there for.
+    compilers: BTreeSet<Architecture>,
+}
+
+/// How a build is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    /// `cargo zigbuild`, whose linker aims at a glibc.
+    Zigbuild,
+    /// `cargo build`, with this linker where it is not the machine's own.
+    Cargo { linker: Option<&'static str> },
+}
+
+fn cross_compiler(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Arm64 => "aarch64-linux-gnu-gcc",
+        Architecture::X86_64 => "x86_64-linux-gnu-gcc",
+    }
+}
+
+/// Decides how to build for a processor; in words what is missing.
+fn way(tools: &Tools, architecture: Architecture) -> Result<Way, String> {
+    let target = architecture.rust_target();
+    let installed = tools.targets.contains(target);
+    if installed && tools.zigbuild {
+        return Ok(Way::Zigbuild);
+    }
+    if installed && tools.host == Some(architecture) {
+        return Ok(Way::Cargo { linker: None });
+    }
+    if installed && tools.compilers.contains(&architecture) {
+        return Ok(Way::Cargo { linker: Some(cross_compiler(architecture)) });
+    }
+    let mut missing = Vec::new();
+    if !installed {
+        missing.push(format!("`rustup target add {target}`"));
+    }
+    if !tools.zigbuild {
+        missing.push(format!(
+            "`cargo install cargo-zigbuild` with zig (it links against glibc {GLIBC}), or {} of the C toolchain",
+            cross_compiler(architecture)
+        ));
+    }
+    Err(format!("binaries for {architecture} cannot be built here yet; install: {}", missing.join("; ")))
+}
+
+fn tools() -> Tools {
+    let runs = |program: &str, arguments: &[&str]| {
+        Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+    };
+    let both = [Architecture::Arm64, Architecture::X86_64];
+    let libraries = Command::new("rustc").args(["--print", "sysroot"]).output().ok();
+    let libraries = libraries
+        .map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).join("lib/rustlib"));
+    let has = |target: &str| {
+        libraries.as_ref().is_some_and(|libraries| libraries.join(target).join("lib").is_dir())
+    };
+    Tools {
+        host: Architecture::named(std::env::consts::ARCH),
+        targets: both.map(Architecture::rust_target).into_iter().filter(|target| has(target)).collect(),
+        zigbuild: runs("cargo-zigbuild", &["--version"]) && runs("zig", &["version"]),
+        compilers: both.into_iter().filter(|one| runs(cross_compiler(*one), &["--version"])).collect(),
+    }
+}
+
+/// The packages of the assets that stacks need (all stacks when none is named), and workloads if they are deployed.
+pub(crate) fn packages(assembly: &Assembly, stacks: &[String], workloads: bool) -> BTreeSet<String> {
+    let manifest = &assembly.manifest;
+    let of_stacks = manifest
+        .stacks
+        .iter()
+        .filter(|stack| stacks.is_empty() || stacks.contains(&stack.id))
+        .flat_map(|stack| &stack.parameters);
+    let of_workloads = manifest
+        .workloads
+        .iter()
+        .filter(|_| workloads && stacks.is_empty())
+        .flat_map(|workload| &workload.values);
+    let named = |parameter: &ParameterWiring| match &parameter.source {
+        Source::Asset { name, .. } => manifest.assets.iter().find(|asset| asset.name == *name),
+        _ => None,
+    };
+    of_stacks.chain(of_workloads).filter_map(named).map(|asset| asset.package.clone()).collect()
+}
+
+/// Builds packages for what an environment runs them on, and gives the directory where each binary has its
+/// package's name.
+pub(crate) fn build(root: &Path, assembly: &Assembly, packages: &BTreeSet<String>) -> Result<PathBuf> {
+    let wanted = of_assets(&assembly.manifest, &assembly.templates, &assembly.files)?;
+    let mut groups: BTreeMap<Architecture, Vec<&str>> = BTreeMap::new();
+    for asset in assembly.manifest.assets.iter().filter(|asset| packages.contains(&asset.package)) {
+        if let Some(architecture) = wanted.get(&asset.name) {
+            groups.entry(*architecture).or_default().push(&asset.package);
+        }
+    }
+    let place = target_directory(root).join("binaries").join(&assembly.manifest.environment);
+    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    let tools = tools();
+    // What is missing is said before anything is built.
+    let ways: BTreeMap<Architecture, Way> = groups
+        .keys()
+        .map(|architecture| Ok((*architecture, way(&tools, *architecture).map_err(anyhow::Error::msg)?)))
+        .collect::<Result<_>>()?;
+    for (architecture, packages) in &groups {
+        let Some(way) = ways.get(architecture) else { continue };
+        compile(root, *architecture, way, packages)?;
+        let built = target_directory(root).join(architecture.rust_target()).join("release");
+        for package in packages {
+            let (from, to) = (built.join(package), place.join(package));
+            let _ = fs::remove_file(&to);
+            fs::hard_link(&from, &to)
+                .or_else(|_| fs::copy(&from, &to).map(drop))
+                .with_context(|| format!("cannot put {} to {}", from.display(), to.display()))?;
+        }
+    }
+    Ok(place)
+}
+
+fn compile(root: &Path, architecture: Architecture, way: &Way, packages: &[&str]) -> Result<()> {
+    let target = architecture.rust_target();
+    eprintln!("building {} for {architecture}, optimised", packages.join(", "));
+    let mut command = Command::new(cargo());
+    command.current_dir(root);
+    match way {
+        Way::Zigbuild => {
+            command.args(["zigbuild", "--target", &format!("{target}.{GLIBC}")]);
+        }
+        Way::Cargo { linker } => {
+            command.args(["build", "--target", target]);
+            if let Some(linker) = linker {
+                let name = target.to_uppercase().replace('-', "_");
+                command.env(format!("CARGO_TARGET_{name}_LINKER"), linker);
+            }
+        }
+    }
+    // Binaries of the whole workspace, for one set of features; see `programs`.
+    command.args(["--release", "--quiet", "--workspace"]);
+    for package in packages {
+        command.args(["--bin", package]);
+    }
+    let status = command.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the build of {} for {architecture} failed", packages.join(", "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(targets: &[&'static str], zigbuild: bool, compilers: &[Architecture]) -> Tools {
+        Tools {
+            host: Some(Architecture::X86_64),
+            targets: targets.iter().copied().collect(),
+            zigbuild,
+            compilers: compilers.iter().copied().collect(),
+        }
+    }
+
+    const ARM: Architecture = Architecture::Arm64;
+    const BOTH: [&str; 2] = ["aarch64-unknown-linux-gnu", "x86_64-unknown-linux-gnu"];
+
+    #[test]
+    fn a_linker_that_aims_at_a_glibc_is_preferred() {
+        assert_eq!(way(&machine(&BOTH, true, &[ARM]), ARM), Ok(Way::Zigbuild));
+        let with_compiler = way(&machine(&BOTH, false, &[ARM]), ARM);
+        assert_eq!(with_compiler, Ok(Way::Cargo { linker: Some("aarch64-linux-gnu-gcc") }));
+        let own = way(&machine(&BOTH, false, &[]), Architecture::X86_64);
+        assert_eq!(own, Ok(Way::Cargo { linker: None }));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let nothing = way(&machine(&BOTH[1..], false, &[]), ARM).unwrap_err();
+        assert!(nothing.contains("rustup target add aarch64-unknown-linux-gnu"), "{nothing}");
+        assert!(nothing.contains("cargo-zigbuild") && nothing.contains("aarch64-linux-gnu-gcc"), "{nothing}");
+        let no_target = way(&machine(&BOTH[1..], true, &[]), ARM).unwrap_err();
+        assert!(no_target.contains("rustup target add") && !no_target.contains("zigbuild"), "{no_target}");
+        let no_linker = way(&machine(&BOTH, false, &[]), ARM).unwrap_err();
+        assert!(!no_linker.contains("rustup") && no_linker.contains("zigbuild"), "{no_linker}");
+    }
+
+    #[test]
+    fn a_deployment_builds_what_its_stacks_need_and_nothing_else() {
+        let root = crate::workspace::root();
+        let environment = platform::Environment::load(&root, "prod").unwrap();
+        let assembly = platform::render(&environment).unwrap();
+        let of = |stacks: &[&str], workloads| {
+            let stacks: Vec<String> = stacks.iter().map(|&stack| stack.to_owned()).collect();
+            packages(&assembly, &stacks, workloads)
+        };
+        assert!(of(&["network", "delivery"], true).is_empty());
+        assert!(of(&["lessons"], true).iter().all(|package| package.starts_with("lessons-")));
+        assert!(of(&[], true).contains("trade-consumer") && !of(&[], false).contains("trade-consumer"));
+    }
+}
