@@ -159,7 +159,7 @@ impl Target {
     }
 }
 
-fn consent(command: &mut Command, yes: bool, confirm: Option<&str>) {
+pub(crate) fn consent(command: &mut Command, yes: bool, confirm: Option<&str>) {
     if yes {
         command.arg("--yes");
     }
@@ -206,7 +206,7 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
         command.args(["--stack", stack]);
     }
     let code = run_to_end(&mut command)?;
-    if code == ExitCode::SUCCESS && !arguments.json {
+    if code == ExitCode::SUCCESS && !arguments.json && arguments.stacks.is_empty() {
         let environment = &arguments.env;
         println!(
             "\n{environment} is deployed. Next:\n  cargo xtask status --env {environment}\n  cargo xtask logs trades --env {environment} --follow"
@@ -258,7 +258,7 @@ fn show(arguments: &ShowArgs, root: &Path, what: &str) -> Result<ExitCode> {
 }
 
 /// The engine's command for something that only reads what is deployed.
-fn reading(root: &Path, environment: &str, json: bool) -> Result<Command> {
+pub(crate) fn reading(root: &Path, environment: &str, json: bool) -> Result<Command> {
     synth::synth(root, environment, 1)?;
     let target = Target::new(root, environment)?;
     let endpoint_url = target.endpoint_url(root);

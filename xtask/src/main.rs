@@ -2,6 +2,7 @@
 //! built when first needed; see `programs`.
 
 mod bench;
+mod bootstrap;
 mod build;
 mod capacity;
 mod check;
@@ -11,6 +12,7 @@ mod cross;
 mod deploy;
 mod diff;
 mod explain;
+mod gc;
 mod list;
 mod load;
 mod programs;
@@ -49,6 +51,8 @@ enum Command {
     Diff(diff::DiffArgs),
     Deploy(deploy::DeployArgs),
     Teardown(deploy::TeardownArgs),
+    Bootstrap(bootstrap::BootstrapArgs),
+    Gc(gc::GcArgs),
     /// The outputs of the deployed stacks.
     #[command(verbatim_doc_comment, after_help = "Example: cargo xtask outputs --env local --json")]
     Outputs(deploy::ShowArgs),
@@ -87,6 +91,8 @@ fn main() -> ExitCode {
         Command::Diff(arguments) => diff::run(&arguments, &root),
         Command::Deploy(arguments) => deploy::deploy(&arguments, &root),
         Command::Teardown(arguments) => deploy::teardown(&arguments, &root),
+        Command::Bootstrap(arguments) => bootstrap::run(&arguments, &root),
+        Command::Gc(arguments) => gc::run(&arguments, &root),
         Command::Outputs(arguments) => deploy::outputs(&arguments, &root),
         Command::Status(arguments) => deploy::status(&arguments, &root),
         Command::Logs(arguments) => deploy::logs(&arguments, &root),

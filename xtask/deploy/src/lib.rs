@@ -5,6 +5,7 @@ pub mod assets;
 pub mod deploy;
 pub mod deployed;
 pub mod events;
+pub mod gc;
 pub mod invocations;
 pub mod kubernetes;
 pub mod local;

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Mutex, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +15,7 @@ use deploy_engine::{
     assets::{Assets, Places},
     deploy::{Deployment, lock},
     deployed,
+    gc::{self, Collection},
     kubernetes::token,
     local::LocalEnvironment,
     report::{Format, Reporter},
@@ -87,7 +88,18 @@ enum Command {
         #[arg(long, default_value = "target/debug")]
         binaries: PathBuf,
         /// These assets alone.
-        assets: Vec<String>,
+        names: Vec<String>,
+    },
+    /// List what is published or packed and needed by nobody, and delete it.
+    Gc {
+        #[command(flatten)]
+        consent: Consent,
+        /// How long ago it must have been written, such as 7d.
+        #[arg(long, default_value = "7d", value_parser = gc::duration)]
+        older_than: Duration,
+        /// Delete nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Take down.
     Teardown {
@@ -144,6 +156,7 @@ async fn main() -> ExitCode {
 
 struct Clients {
     stacks: Stacks,
+    cloudformation: aws_sdk_cloudformation::Client,
     functions: aws_sdk_lambda::Client,
     objects: aws_sdk_s3::Client,
     kafka: aws_sdk_msk::Client,
@@ -227,9 +240,26 @@ async fn run(cli: Cli) -> Result<ExitCode> {
                 }
             }
         }
-        Command::Pack { binaries, assets } => {
+        Command::Gc { consent, older_than, dry_run } => {
+            check_account(&manifest, &clients).await?;
+            let collection = Collection {
+                manifest: &manifest,
+                stacks: &clients.cloudformation,
+                s3: clients.objects.clone(),
+                store: &common.assets,
+                older_than,
+                reporter: &reporter,
+            };
+            let found = collection.find(SystemTime::now()).await?;
+            if !dry_run && !found.is_empty() {
+                agree(&manifest, &consent, "delete these of")?;
+                collection.delete(&found).await?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Pack { binaries, names } => {
             let all = Assets::new(&manifest, places(binaries), &reporter, Vec::new())?;
-            for packed in all.packed(&assets).await? {
+            for packed in all.packed(&names).await? {
                 reporter.result(&packed.to_string(), &serde_json::to_value(&packed)?);
             }
             Ok(ExitCode::SUCCESS)
@@ -290,8 +320,10 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
     }
     let config = loader.load().await;
     let poll = if manifest.provider == "local" { Duration::from_millis(100) } else { Duration::from_secs(3) };
+    let cloudformation = aws_sdk_cloudformation::Client::new(&config);
     Ok(Clients {
-        stacks: Stacks::new(aws_sdk_cloudformation::Client::new(&config), poll),
+        stacks: Stacks::new(cloudformation.clone(), poll),
+        cloudformation,
         kafka: aws_sdk_msk::Client::new(&config),
         functions: aws_sdk_lambda::Client::new(&config),
         objects: aws_sdk_s3::Client::from_conf(
@@ -403,4 +435,14 @@ async fn logs(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -162,3 +162,38 @@ fn a_large_template_without_a_bucket_says_what_to_do() {
     assert!(!success && text.contains("more than CloudFormation takes within a request"), "{text}");
     assert!(text.contains("cargo xtask deploy --env local --stack delivery"), "{text}");
 }
+
+#[test]
+fn what_no_stack_and_no_release_names_is_collected() {
+    let house = House::new();
+    house.local(&["up"]);
+    with_function(&house);
+    for answer in ["one", "two", "three"] {
+        compile(&house, answer);
+        house.succeeds(&["deploy"]);
+    }
+    let stored = keys(&house, "assets/");
+    assert_eq!(stored.len(), 3);
+    let outputs = outputs(&house);
+    let deployed = house.succeeds(&["pack"]);
+    let deployed = deployed.split("sha256:").nth(1).unwrap()[..64].to_owned();
+    let deployed = format!("assets/{deployed}.zip");
+    let others: Vec<&String> = stored.iter().filter(|key| **key != deployed).collect();
+    assert_eq!(others.len(), 2, "{stored:?}, {deployed} deployed");
+    // A release keeps what it names.
+    let bucket = outputs["delivery"]["ArtifactBucket"].as_str().unwrap();
+    let url = format!("{}/{bucket}/releases/one.json", house.endpoint_url().unwrap());
+    ureq::put(&url).send(json!({ "assets": [others[0]] }).to_string()).unwrap();
+
+    let young = house.succeeds(&["gc", "--older-than", "1h"]);
+    assert!(young.contains("3 objects, of which 0"), "{young}");
+    let listed = house.succeeds(&["gc", "--older-than", "0s", "--dry-run"]);
+    assert!(listed.contains("3 objects, of which 1") && listed.contains(others[1].as_str()), "{listed}");
+    assert_eq!(keys(&house, "assets/").len(), 3, "nothing is deleted by a dry run");
+    house.succeeds(&["gc", "--older-than", "0s"]);
+    let left = keys(&house, "assets/");
+    assert!(left.len() == 2 && left.contains(&deployed) && left.contains(others[0]), "{left:?}");
+    // What is gone from this machine is packed again, and is what is deployed.
+    let again = house.succeeds(&["deploy"]);
+    assert!(again.contains("all stacks are as they should be") && !again.contains("uploaded"), "{again}");
+}

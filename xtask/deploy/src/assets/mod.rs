@@ -1,6 +1,7 @@
 //! Assets: what is built is packed reproducibly, named by its content, and published once.
 
 pub mod bucket;
+pub mod collect;
 pub mod elf;
 pub mod function_zip;
 pub mod pack;

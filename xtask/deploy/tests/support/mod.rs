@@ -118,7 +118,7 @@ impl House {
             .env_remove("AWS_PROFILE")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test");
-        if arguments.contains(&"deploy") {
+        if arguments.contains(&"deploy") || arguments.contains(&"pack") {
             let own = self.binaries();
             command.arg("--binaries").arg(if own.is_dir() { own } else { binaries() });
         }
