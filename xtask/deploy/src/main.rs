@@ -159,6 +159,7 @@ struct Clients {
     cloudformation: aws_sdk_cloudformation::Client,
     functions: aws_sdk_lambda::Client,
     objects: aws_sdk_s3::Client,
+    repositories: aws_sdk_ecr::Client,
     kafka: aws_sdk_msk::Client,
     identity: aws_sdk_sts::Client,
 }
@@ -182,6 +183,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         binaries,
         store: common.assets.clone(),
         s3: clients.objects.clone(),
+        ecr: clients.repositories.clone(),
         endpoint_url: common.endpoint_url.clone(),
     };
     match cli.command {
@@ -326,6 +328,7 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
         cloudformation,
         kafka: aws_sdk_msk::Client::new(&config),
         functions: aws_sdk_lambda::Client::new(&config),
+        repositories: aws_sdk_ecr::Client::new(&config),
         objects: aws_sdk_s3::Client::from_conf(
             // Names of buckets as host names are AWS's alone.
             aws_sdk_s3::config::Builder::from(&config).force_path_style(endpoint_url.is_some()).build(),

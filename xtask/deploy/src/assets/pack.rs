@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     elf::{self, Glibc, LAMBDA_GLIBC, Needs},
     function_zip::{UNPACKED_BYTES_MAX, function_zip},
+    image::{self, BASE_GLIBC, Described},
     store::Store,
     strip::strip_debug,
 };
 
 /// Counted up when packing changes, so that nothing is taken for packed that was packed otherwise.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// Where the program is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +27,61 @@ pub enum Place {
     Here,
 }
 
-/// A packed function.
+/// What a program becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Lambda's zip.
+    Zip,
+    /// A layer of an image.
+    Layer,
+}
+
+impl Form {
+    fn extension(self) -> &'static str {
+        match self {
+            Form::Zip => "zip",
+            Form::Layer => "tar.gz",
+        }
+    }
+
+    /// The glibc that it finds where it runs in AWS, and who has that.
+    fn glibc(self) -> (Glibc, &'static str) {
+        match self {
+            Form::Zip => (LAMBDA_GLIBC, "provided.al2023"),
+            Form::Layer => (BASE_GLIBC, "the base of images"),
+        }
+    }
+}
+
+/// A packed program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackedFunction {
-    /// The zip's file in the store, which is its SHA-256 and `.zip`.
+pub struct Packed {
+    /// The file in the store, which is its SHA-256 with an ending.
     pub file: String,
-    /// The zip's SHA-256, in hexadecimal digits.
+    /// The file's SHA-256, in hexadecimal digits.
     pub sha256: String,
-    /// The zip's size.
+    /// The file's size.
     pub bytes: u64,
     /// The program's size in it.
     pub unpacked_bytes: u64,
+    /// SHA-256 of what the file unpacks to, in hexadecimal digits: of the program, or of a layer's archive.
+    pub unpacked_sha256: String,
     /// Whether debug information was taken out; without a tool that can it is still in.
     pub stripped: bool,
     /// What is to be known of the program, though it is packed.
     pub remarks: Vec<String>,
+}
+
+impl Packed {
+    /// As the manifest of an image describes it.
+    #[must_use]
+    pub fn described(&self) -> Described {
+        Described {
+            digest: format!("sha256:{}", self.sha256),
+            bytes: self.bytes,
+            unpacked_sha256: self.unpacked_sha256.clone(),
+        }
+    }
 }
 
 /// What speaks against running a program somewhere: what makes it impossible, or what is worth knowing.
@@ -48,7 +89,8 @@ pub struct PackedFunction {
 /// # Errors
 ///
 /// What makes it impossible, and what to do.
-pub fn judge(needs: Needs, place: Place) -> Result<Vec<String>, String> {
+pub fn judge(needs: Needs, place: Place, form: Form) -> Result<Vec<String>, String> {
+    let (there, whose) = form.glibc();
     let wanted = match place {
         Place::Aws(architecture) => Some(architecture),
         Place::Here => Architecture::named(std::env::consts::ARCH),
@@ -60,41 +102,47 @@ pub fn judge(needs: Needs, place: Place) -> Result<Vec<String>, String> {
             wanted.rust_target()
         ));
     }
-    let newer: Option<Glibc> = needs.glibc.filter(|glibc| *glibc > LAMBDA_GLIBC);
+    let newer: Option<Glibc> = needs.glibc.filter(|glibc| *glibc > there);
     match (newer, place) {
         (Some(glibc), Place::Aws(_)) => Err(format!(
-            "it asks for glibc {glibc}, provided.al2023 has {LAMBDA_GLIBC}; build it with `cargo zigbuild`, or on a system whose glibc is as old"
+            "it asks for glibc {glibc}, {whose} has {there}; build it with `cargo zigbuild`, or on a system whose glibc is as old"
         )),
-        (Some(glibc), Place::Here) => Ok(vec![format!(
-            "asks for glibc {glibc}: it runs here, but not in provided.al2023, which has {LAMBDA_GLIBC}"
-        )]),
+        (Some(glibc), Place::Here) => {
+            Ok(vec![format!("asks for glibc {glibc}: it runs here, but not in {whose}, which has {there}")])
+        }
         (None, _) => Ok(Vec::new()),
     }
 }
 
-/// Packs a function, or finds it packed; the second value says which.
+/// Packs a program, or finds it packed; the second value says whether it was packed just now.
 ///
 /// # Errors
 ///
 /// When the binary is not there, cannot run where it is wanted, or is too large.
-pub fn function(store: &Store, package: &str, binary: &Path, place: Place) -> Result<(PackedFunction, bool)> {
+pub fn pack(store: &Store, package: &str, binary: &Path, place: Place, form: Form) -> Result<(Packed, bool)> {
     let digest = store.digest_of(binary)?;
     let to = match place {
         Place::Aws(architecture) => architecture.as_str(),
         Place::Here => "here",
     };
-    let note = format!("packed/{digest}-{to}-{RECIPE}.json");
-    if let Some(packed) = store.read::<PackedFunction>(&note)
+    // A layer holds the program by its package's name.
+    let what = match form {
+        Form::Zip => "zip".to_owned(),
+        Form::Layer => format!("layer-{package}"),
+    };
+    let note = format!("packed/{digest}-{to}-{what}-{RECIPE}.json");
+    if let Some(packed) = store.read::<Packed>(&note)
         && fs::metadata(store.path(&packed.file)).is_ok_and(|file| file.len() == packed.bytes)
     {
         return Ok((packed, false));
     }
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let judged =
-        elf::needs(&read(binary)?).map_err(|error| error.to_string()).and_then(|needs| judge(needs, place));
+    let judged = elf::needs(&read(binary)?)
+        .map_err(|error| error.to_string())
+        .and_then(|needs| judge(needs, place, form));
     let mut remarks = match judged {
         Ok(remarks) => remarks,
-        Err(why) => bail!("{} cannot be the function {package}: {why}", binary.display()),
+        Err(why) => bail!("{} cannot be {package}: {why}", binary.display()),
     };
     let partial = store.partial(&format!("{digest}.stripped"));
     if let Some(parent) = partial.parent() {
@@ -110,24 +158,35 @@ pub fn function(store: &Store, package: &str, binary: &Path, place: Place) -> Re
             "holds its debug information: neither rustc's tools nor `strip` could take it out".to_owned(),
         );
     }
-    if program.len() > UNPACKED_BYTES_MAX {
+    if form == Form::Zip && program.len() > UNPACKED_BYTES_MAX {
         bail!(
             "{package} has {} MB, Lambda takes {} MB; build it with --release",
             program.len() / 1_000_000,
             UNPACKED_BYTES_MAX / 1_000_000
         );
     }
-    let zipped = function_zip(&program).with_context(|| format!("cannot pack {package}"))?;
-    let sha256 = sha256_hex(&zipped);
-    let packed = PackedFunction {
-        file: format!("{sha256}.zip"),
+    let unpacked_bytes = program.len() as u64;
+    let (bytes, unpacked_sha256) = match form {
+        Form::Zip => {
+            let zipped = function_zip(&program).with_context(|| format!("cannot pack {package}"))?;
+            (zipped, sha256_hex(&program))
+        }
+        Form::Layer => {
+            let layer = image::layer(package, &program).with_context(|| format!("cannot pack {package}"))?;
+            (layer.compressed, layer.unpacked_sha256)
+        }
+    };
+    let sha256 = sha256_hex(&bytes);
+    let packed = Packed {
+        file: format!("{sha256}.{}", form.extension()),
         sha256,
-        bytes: zipped.len() as u64,
-        unpacked_bytes: program.len() as u64,
+        bytes: bytes.len() as u64,
+        unpacked_bytes,
+        unpacked_sha256,
         stripped,
         remarks,
     };
-    store.write(&packed.file, &zipped)?;
+    store.write(&packed.file, &bytes)?;
     store.write_json(&note, &packed)?;
     Ok((packed, true))
 }
@@ -143,17 +202,25 @@ mod tests {
     #[test]
     fn what_cannot_run_in_aws_is_refused_with_the_way_out() {
         let (arm, intel) = (Architecture::Arm64, Architecture::X86_64);
-        let other = judge(needs(intel, None), Place::Aws(arm)).unwrap_err();
+        let other = judge(needs(intel, None), Place::Aws(arm), Form::Zip).unwrap_err();
         assert!(other.contains("aarch64-unknown-linux-gnu"), "{other}");
-        let newer = judge(needs(arm, Some(Glibc(2, 36, 0))), Place::Aws(arm)).unwrap_err();
+        let newer = judge(needs(arm, Some(Glibc(2, 36, 0))), Place::Aws(arm), Form::Zip).unwrap_err();
         assert!(newer.contains("2.36") && newer.contains("2.34") && newer.contains("zigbuild"), "{newer}");
-        assert_eq!(judge(needs(arm, Some(LAMBDA_GLIBC)), Place::Aws(arm)), Ok(Vec::new()));
+        assert_eq!(judge(needs(arm, Some(LAMBDA_GLIBC)), Place::Aws(arm), Form::Zip), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn images_have_a_newer_glibc_than_lambda() {
+        let needs = needs(Architecture::X86_64, Some(BASE_GLIBC));
+        let place = Place::Aws(Architecture::X86_64);
+        assert_eq!(judge(needs, place, Form::Layer), Ok(Vec::new()));
+        assert!(judge(needs, place, Form::Zip).is_err());
     }
 
     #[test]
     fn what_runs_here_alone_is_said() {
         let here = Architecture::named(std::env::consts::ARCH).unwrap();
-        let remarks = judge(needs(here, Some(Glibc(2, 39, 0))), Place::Here).unwrap();
+        let remarks = judge(needs(here, Some(Glibc(2, 39, 0))), Place::Here, Form::Zip).unwrap();
         assert!(remarks[0].contains("2.39"), "{remarks:?}");
     }
 
@@ -162,14 +229,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::new(directory.path().to_owned());
         let binary = std::env::current_exe().unwrap();
-        let (first, fresh) = function(&store, "it", &binary, Place::Here).unwrap();
+        let (first, fresh) = pack(&store, "it", &binary, Place::Here, Form::Zip).unwrap();
         assert!(fresh && first.stripped);
         assert!(first.unpacked_bytes < fs::metadata(&binary).unwrap().len());
         let zip = store.path(&first.file);
         assert_eq!(sha256_hex(&fs::read(&zip).unwrap()), first.sha256);
-        assert_eq!(function(&store, "it", &binary, Place::Here).unwrap(), (first.clone(), false));
+        assert_eq!(pack(&store, "it", &binary, Place::Here, Form::Zip).unwrap(), (first.clone(), false));
         fs::write(&zip, "half").unwrap();
-        assert_eq!(function(&store, "it", &binary, Place::Here).unwrap(), (first.clone(), true));
+        assert_eq!(pack(&store, "it", &binary, Place::Here, Form::Zip).unwrap(), (first.clone(), true));
         assert_eq!(sha256_hex(&fs::read(&zip).unwrap()), first.sha256);
     }
 
@@ -179,7 +246,7 @@ mod tests {
         let script = directory.path().join("script");
         fs::write(&script, "#!/bin/sh").unwrap();
         let store = Store::new(directory.path().join("assets"));
-        let error = function(&store, "ledger-writer", &script, Place::Here).unwrap_err().to_string();
+        let error = pack(&store, "ledger-writer", &script, Place::Here, Form::Zip).unwrap_err().to_string();
         assert!(error.contains("ledger-writer") && error.contains("no 64-bit Linux program"), "{error}");
     }
 }

@@ -15,12 +15,15 @@ use cfn::{
     diff::Side,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use oci_client::secrets::RegistryAuth;
 use serde::Serialize;
 use tokio::sync::OnceCell;
 
 use super::{
     bucket::{ASSETS, Bucket, Published, TEMPLATES},
-    pack::{self, PackedFunction, Place},
+    image::{self, Image},
+    pack::{self, Form, Packed, Place},
+    registry::Registry,
     store::Store,
 };
 use crate::{
@@ -43,11 +46,13 @@ pub struct Assets<'a> {
     binaries: PathBuf,
     store: Store,
     s3: aws_sdk_s3::Client,
+    ecr: aws_sdk_ecr::Client,
     endpoint_url: Option<String>,
     reporter: &'a Reporter,
     /// Stacks to be deployed; all when empty.
     only: Vec<String>,
     functions: OnceCell<BTreeMap<String, Fields>>,
+    registry: OnceCell<Registry>,
 }
 
 /// Where things are that assets are made from and go to.
@@ -60,6 +65,8 @@ pub struct Places<'a> {
     pub store: PathBuf,
     /// S3; addressed by path where it is not AWS's.
     pub s3: aws_sdk_s3::Client,
+    /// ECR, for images' repositories.
+    pub ecr: aws_sdk_ecr::Client,
     /// Where S3 is, instead of AWS.
     pub endpoint_url: Option<String>,
 }
@@ -82,10 +89,12 @@ impl<'a> Assets<'a> {
             binaries: places.binaries,
             store: Store::new(places.store),
             s3: places.s3,
+            ecr: places.ecr,
             endpoint_url: places.endpoint_url,
             reporter,
             only,
             functions: OnceCell::new(),
+            registry: OnceCell::new(),
         })
     }
 
@@ -110,7 +119,7 @@ impl<'a> Assets<'a> {
                     known.assets.extend(functions.clone());
                 }
                 AssetKind::Image => {
-                    known.assets.insert(name.to_owned(), self.image(asset).await?);
+                    known.assets.insert(name.to_owned(), self.published_image(asset, known).await?);
                 }
             }
         }
@@ -198,8 +207,8 @@ impl<'a> Assets<'a> {
             .inspect(|_| self.reporter.settle())
     }
 
-    async fn pack<'e>(&self, asset: &'e AssetEntry) -> Result<(&'e AssetEntry, PackedFunction)> {
-        let (packed, fresh) = self.function(asset).await?;
+    async fn pack<'e>(&self, asset: &'e AssetEntry) -> Result<(&'e AssetEntry, Packed)> {
+        let (packed, fresh) = self.program(asset).await?;
         if fresh {
             let detail = format!(
                 "{:.1} MB, {:.1} MB unpacked",
@@ -214,21 +223,24 @@ impl<'a> Assets<'a> {
         Ok((asset, packed))
     }
 
-    /// A function, packed; and whether it was packed just now.
-    ///
-    /// # Errors
-    ///
-    /// What is not built or cannot run where it should.
-    pub async fn function(&self, asset: &AssetEntry) -> Result<(PackedFunction, bool)> {
-        let place = match &self.architectures {
-            // Every asset is there: `of_assets` fills in what nothing asks for.
-            Some(found) => Place::Aws(found.get(&asset.name).copied().unwrap_or(Architecture::Arm64)),
-            None => Place::Here,
+    /// What an asset runs on in AWS; `None` where this machine runs it.
+    fn architecture(&self, asset: &AssetEntry) -> Option<Architecture> {
+        let found = self.architectures.as_ref()?;
+        // Every asset is there: `of_assets` fills in what nothing asks for.
+        Some(found.get(&asset.name).copied().unwrap_or(Architecture::Arm64))
+    }
+
+    /// An asset's program, packed; and whether it was packed just now.
+    async fn program(&self, asset: &AssetEntry) -> Result<(Packed, bool)> {
+        let place = self.architecture(asset).map_or(Place::Here, Place::Aws);
+        let form = match asset.kind {
+            AssetKind::Zip => Form::Zip,
+            AssetKind::Image => Form::Layer,
         };
         let (store, package) = (self.store.clone(), asset.package.clone());
         let binary = self.binaries.join(&package);
         self.reporter.progress(&format!("{package}  packing"));
-        tokio::task::spawn_blocking(move || pack::function(&store, &package, &binary, place)).await?
+        tokio::task::spawn_blocking(move || pack::pack(&store, &package, &binary, place, form)).await?
     }
 
     /// Packs the assets named, or all, without publishing them.
@@ -247,7 +259,7 @@ impl<'a> Assets<'a> {
         {
             all.push(match asset.kind {
                 AssetKind::Zip => {
-                    let (packed, _) = self.function(asset).await?;
+                    let (packed, _) = self.program(asset).await?;
                     let path = self.store.path(&packed.file);
                     PackedAsset {
                         name: asset.name.clone(),
@@ -258,18 +270,31 @@ impl<'a> Assets<'a> {
                         remarks: packed.remarks,
                     }
                 }
-                AssetKind::Image => {
-                    let fields = self.image(asset).await?;
-                    let path = self.binaries.join(&asset.package);
-                    PackedAsset {
-                        name: asset.name.clone(),
-                        kind: asset.kind,
-                        content: fields.get("image_uri").cloned().unwrap_or_default(),
-                        bytes: tokio::fs::metadata(&path).await.map_or(0, |file| file.len()),
-                        path,
-                        remarks: Vec::new(),
+                AssetKind::Image => match self.architecture(asset) {
+                    Some(architecture) => {
+                        let (packed, _) = self.program(asset).await?;
+                        let image = self.image(asset, &packed, architecture).await?;
+                        PackedAsset {
+                            name: asset.name.clone(),
+                            kind: asset.kind,
+                            content: image.digest,
+                            bytes: packed.bytes,
+                            path: self.store.path(&packed.file),
+                            remarks: packed.remarks,
+                        }
                     }
-                }
+                    None => {
+                        let path = self.binaries.join(&asset.package);
+                        PackedAsset {
+                            name: asset.name.clone(),
+                            kind: asset.kind,
+                            content: self.local_image(asset).await?,
+                            bytes: tokio::fs::metadata(&path).await.map_or(0, |file| file.len()),
+                            path,
+                            remarks: Vec::new(),
+                        }
+                    }
+                },
             });
             self.reporter.settle();
         }
@@ -277,15 +302,51 @@ impl<'a> Assets<'a> {
     }
 
     /// The image of a local environment: named by the content of the binary that it would hold.
-    async fn image(&self, asset: &AssetEntry) -> Result<Fields> {
-        if self.architectures.is_some() {
-            bail!("the image {} cannot be pushed yet; `--stacks-only` deploys without it", asset.name);
-        }
+    async fn local_image(&self, asset: &AssetEntry) -> Result<String> {
         let (store, binary) = (self.store.clone(), self.binaries.join(&asset.package));
         let digest = tokio::task::spawn_blocking(move || store.digest_of(&binary)).await??;
-        let image = format!("local/{}@sha256:{digest}", asset.package);
-        Ok(BTreeMap::from([("image_uri".to_owned(), image)]))
+        Ok(format!("local/{}@sha256:{digest}", asset.package))
     }
+
+    /// The image of a packed program on the base, which is asked for once and then known.
+    async fn image(&self, asset: &AssetEntry, packed: &Packed, architecture: Architecture) -> Result<Image> {
+        let base = public_registry().base(&self.store, image::BASE, architecture).await?;
+        let layer = packed.described();
+        Ok(image::image(&asset.package, &layer, &base.manifest, &base.config, architecture)?)
+    }
+
+    /// Where an image is, after it was pushed if need be.
+    async fn published_image(&self, asset: &AssetEntry, known: &Known) -> Result<Fields> {
+        let Some(architecture) = self.architecture(asset) else {
+            return Ok(BTreeMap::from([("image_uri".to_owned(), self.local_image(asset).await?)]));
+        };
+        let repository = asset
+            .repository
+            .as_ref()
+            .with_context(|| format!("nothing says which repository the image {} goes to", asset.name))?;
+        let repository = resolve(repository, known)?;
+        let (_, packed) = self.pack(asset).await?;
+        let image = self.image(asset, &packed, architecture).await?;
+        let registry = self.registry.get_or_try_init(|| Registry::of_ecr(&self.ecr)).await?;
+        let file = self.store.path(&packed.file);
+        let bytes =
+            tokio::fs::read(&file).await.with_context(|| format!("cannot read {}", file.display()))?;
+        self.reporter.progress(&format!("{}  pushing {:.1} MB", asset.name, megabytes(packed.bytes)));
+        let from = (&public_registry(), image::BASE);
+        let pushed = registry.push(&repository, &image, (&packed.described(), bytes), from).await?;
+        let uri = format!("{repository}@{}", image.digest);
+        if !pushed.whole {
+            let detail = format!("{} blobs sent, {} were there: {uri}", pushed.sent, pushed.present);
+            self.reporter.asset(&asset.name, "pushed", &detail);
+        }
+        self.reporter.settle();
+        Ok(BTreeMap::from([("image_uri".to_owned(), uri)]))
+    }
+}
+
+/// Where the base comes from: open to all.
+fn public_registry() -> Registry {
+    Registry::new(RegistryAuth::Anonymous, Vec::new())
 }
 
 /// What came of an asset, to be told.
