@@ -1,5 +1,6 @@
 //! An Aurora PostgreSQL cluster behind an RDS Proxy, with IAM from end to end: no password is stored for a
-//! worker anywhere.
+//! worker anywhere. The administrator alone has one, which Secrets Manager makes and rotates; it signs in through the
+//! proxy as well, for migrations.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +8,12 @@ use cfn::{Handle, Json, Removal, Scope, Value};
 use cfn_resources::{
     cloudwatch::AlarmStatistic,
     ec2::SecurityGroup,
+    kms::Key,
     rds::{
         DbCluster, DbClusterMasterUserSecret, DbClusterParameterGroup, DbClusterParameterGroupRequired,
-        DbClusterServerlessV2ScalingConfiguration, DbInstance, DbProxy, DbProxyDefaultAuthScheme,
-        DbProxyEngineFamily, DbProxyRequired, DbProxyTargetGroup,
+        DbClusterServerlessV2ScalingConfiguration, DbInstance, DbProxy, DbProxyAuthFormat,
+        DbProxyAuthFormatAuthScheme, DbProxyAuthFormatClientPasswordAuthType, DbProxyAuthFormatIamAuth,
+        DbProxyDefaultAuthScheme, DbProxyEngineFamily, DbProxyRequired, DbProxyTargetGroup,
         DbProxyTargetGroupConnectionPoolConfigurationInfoFormat, DbProxyTargetGroupTargetGroupName,
         DbSubnetGroup,
     },
@@ -64,6 +67,7 @@ pub struct Database {
     pub proxy: Handle<DbProxy>,
     /// The proxy's security group: where workers connect.
     pub proxy_group: Handle<SecurityGroup>,
+    key: Handle<Key>,
     identifier: String,
     proxy_name: String,
     database: String,
@@ -186,7 +190,11 @@ impl Database {
             "The proxy connects to the database as the users that connect to it",
             &Trust::service("rds.amazonaws.com"),
             &[],
-            vec![iam::allow("ConnectAsUsers", &["rds-db:connect"], &user_arns)],
+            [
+                vec![iam::allow("ConnectAsUsers", &["rds-db:connect"], &user_arns)],
+                grant_read_secret(cluster.master_user_secret_secret_arn(), &key),
+            ]
+            .concat(),
         );
         let proxy_name = format!("{}-proxy", properties.name);
         let proxy = scope.add(
@@ -198,6 +206,12 @@ impl Database {
                 vpc_subnet_ids: Value::Literal(network.private_subnet_ids()),
             })
             .default_auth_scheme(DbProxyDefaultAuthScheme::IamAuth)
+            .auth([DbProxyAuthFormat::new()
+                .description("The administrator, for migrations")
+                .auth_scheme(DbProxyAuthFormatAuthScheme::Secrets)
+                .client_password_auth_type(DbProxyAuthFormatClientPasswordAuthType::PostgresScramSha256)
+                .iam_auth(DbProxyAuthFormatIamAuth::Disabled)
+                .secret_arn(cluster.master_user_secret_secret_arn().assume())])
             .require_tls(true)
             .idle_client_timeout(1800)
             .vpc_security_group_ids([proxy_group.group_id()]),
@@ -220,6 +234,7 @@ impl Database {
             cluster,
             proxy,
             proxy_group,
+            key,
             identifier: properties.name.clone(),
             proxy_name,
             database: properties.database.clone(),
@@ -236,6 +251,18 @@ impl Database {
             &["rds-db:connect"],
             &[database_user(Value::select(6, parts), user)],
         )]
+    }
+
+    /// The secret with the administrator's user name and password.
+    #[must_use]
+    pub fn administrator_secret(&self) -> Value<String> {
+        self.cluster.master_user_secret_secret_arn()
+    }
+
+    /// Reads that secret.
+    #[must_use]
+    pub fn grant_read_administrator_secret(&self) -> Vec<Json> {
+        grant_read_secret(self.administrator_secret(), &self.key)
     }
 
     /// The proxy, as something to connect to.
@@ -271,6 +298,14 @@ impl Database {
             statistic,
         }
     }
+}
+
+/// Reads a secret that is encrypted with that key.
+fn grant_read_secret(secret: Value<String>, key: &Handle<Key>) -> Vec<Json> {
+    vec![
+        iam::allow("ReadSecret", &["secretsmanager:GetSecretValue"], &[secret]),
+        iam::allow("DecryptSecret", &["kms:Decrypt"], &[as_text(&key.arn())]),
+    ]
 }
 
 /// A user of a database or proxy, as IAM names it.

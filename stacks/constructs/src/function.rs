@@ -76,6 +76,9 @@ pub struct KafkaSource<'a> {
     pub window_seconds: i64,
     /// Event pollers, at least and at most; no more than the topic has partitions.
     pub pollers: (i64, i64),
+    /// How often a batch is tried again. To be said: without it, and with a destination for failures, Lambda gives a
+    /// batch up after ten retries, which a database that is away for some minutes uses up.
+    pub retries: i64,
     /// Where batches go that are given up.
     pub on_failure: &'a DeadLetterQueue,
 }
@@ -275,6 +278,7 @@ impl Function {
                 .batch_size(source.batch_size)
                 .maximum_batching_window_in_seconds(source.window_seconds)
                 .bisect_batch_on_function_error(true)
+                .maximum_retry_attempts(source.retries)
                 .function_response_types([EventSourceMappingFunctionResponseTypes::ReportBatchItemFailures])
                 .provisioned_poller_config(
                     EventSourceMappingProvisionedPollerConfig::new()
@@ -317,15 +321,7 @@ impl Function {
         dead_letters: &DeadLetterQueue,
     ) {
         let mut scope = scope.child(name);
-        scope.add(
-            "Permission",
-            Permission::new(PermissionRequired {
-                action: Value::Literal("lambda:InvokeFunction".to_owned()),
-                function_name: as_text(&self.function.reference()),
-                principal: Value::Literal(principal.to_owned()),
-            })
-            .source_arn(source_arn),
-        );
+        self.permit(&mut scope, "Permission", principal, source_arn);
         scope.add(
             "Invocation",
             EventInvokeConfig::new(as_text(&self.function.reference()), "$LATEST")
@@ -334,6 +330,21 @@ impl Function {
                     EventInvokeConfigDestinationConfig::new()
                         .on_failure(EventInvokeConfigOnFailure::new(dead_letters.arn())),
                 ),
+        );
+    }
+
+    /// Lets a service invoke it for one more source. What happens after a failure is the function's, as
+    /// [`Function::invoked_by`] has set it.
+    #[track_caller]
+    pub fn permit(&self, scope: &mut Scope<'_>, name: &str, principal: &str, source_arn: Value<String>) {
+        scope.add(
+            name,
+            Permission::new(PermissionRequired {
+                action: Value::Literal("lambda:InvokeFunction".to_owned()),
+                function_name: as_text(&self.function.reference()),
+                principal: Value::Literal(principal.to_owned()),
+            })
+            .source_arn(source_arn),
         );
     }
 

@@ -1,5 +1,5 @@
-//! The ledger system: topics, the functions between them, the database behind its proxy, and the mode that
-//! slows the writer down before the database suffers.
+//! The ledger system: topics, the functions between them, and the mode that slows the writer down before the
+//! database suffers. The database is a stack of its own.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,31 @@ use cfn_resources::{
 };
 use constructs::{
     alarm::{Limit, WithoutData},
-    database::{Database, DatabaseProperties},
+    database::Database,
     function::{Function, FunctionProperties, KafkaSource},
     iam,
     kafka::{KafkaTopic, compacted, retained_for_hours},
     needs::Needs,
-    network::{Network, as_text},
+    network::as_text,
     queue::DeadLetterQueue,
 };
 use serde_json::json;
-use worker_contract::{kafka as kafka_variables, ledger as variables};
+use worker_contract::{
+    database as database_variables, kafka as kafka_variables, ledger as variables, ledger::MODE_INITIAL,
+};
 
 use crate::{
     Base,
-    environment::Environment,
+    environment::{Environment, Provider},
     kafka::{DEAD_LETTER_RETENTION_HOURS, Kafka},
+    ledger_database::{LedgerDatabase, WRITER_USER},
     network::stack_properties,
     observability::Observability,
     sizes::{CONTROL_PARTITIONS, DEAD_LETTER_PARTITIONS, Sizes},
 };
 
 /// What the stack holds.
-pub const DESCRIPTION: &str = "Ledger: topics, functions, Aurora PostgreSQL behind RDS Proxy, the mode";
+pub const DESCRIPTION: &str = "Ledger: topics, functions, the mode";
 
 /// Events as they come.
 pub const SOURCE_TOPIC: &str = "ledger-source";
@@ -49,14 +52,24 @@ pub const DEAD_LETTER_TOPIC: &str = "ledger-dlq";
 /// The functions' packages, which are the names of their assets as well.
 pub const FUNCTIONS: [&str; 3] = ["ledger-transform", "ledger-writer", "ledger-mode"];
 
-/// The database's user of the writer.
-const WRITER_USER: &str = "ledger_writer";
-
 /// Above this the database is under pressure, in percent.
 const CPU_PERCENT_MAX: f64 = 40.0;
 
 /// Sessions that the proxy cannot share, at most: the writer's statements pin none.
 const PINNED_SESSIONS_MAX: f64 = 5.0;
+
+/// How long a function has for a batch, in seconds.
+const BATCH_SECONDS: i64 = 30;
+
+/// How often a batch is tried again. A database that is away makes each try fail after as long as the function has,
+/// so that this is beyond what the topics keep: nothing is given up because others are in trouble.
+const RETRIES: i64 = 10_000;
+
+/// How long the alarms must be calm before the mode steps down, in seconds.
+const MODE_HOLD_SECONDS: u32 = 60;
+
+/// The same where metrics come every second.
+const MODE_HOLD_SECONDS_LOCAL: u32 = 10;
 
 struct Topics {
     source: KafkaTopic,
@@ -66,34 +79,41 @@ struct Topics {
 }
 
 /// Adds the stack.
-pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
+pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, database: &LedgerDatabase) {
     let Base { environment, sizes, network, kafka, observability, .. } = *base;
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let name = stack.name().to_owned();
     let mut scope = stack.scope();
     let topics = topics(&mut scope, environment, sizes, kafka);
-    let database = database(&mut scope, environment, sizes, network, &name);
     let queue = DeadLetterQueue::new(&mut scope, "FailedBatches", environment.data_policy());
-    let alarms = pressure_alarms(&mut scope, sizes, &database, observability);
+    let alarms = pressure_alarms(&mut scope, sizes, &database.database, observability);
     let mode = scope.add(
         "Mode",
-        Parameter::new(ParameterType::String, "GREEN")
+        Parameter::new(ParameterType::String, MODE_INITIAL)
             .name(format!("/{name}/mode"))
-            .description("How hard the writer may press: GREEN, YELLOW or RED")
-            .allowed_pattern("^(GREEN|YELLOW|RED)$"),
+            .description("How hard the writer may press: GREEN, YELLOW or RED, since when and why")
+            .allowed_pattern("^\\{\"mode\":\"(GREEN|YELLOW|RED)\",.*\\}$"),
     );
 
     let brokers = scope.lookup::<String>(
         "KafkaBootstrapServers",
         Lookup::MskBootstrapBrokers {
             cluster_arn: as_text(&kafka.cluster.arn()),
-            authentication: "iam".to_owned(),
+            authentication: match environment.provider {
+                Provider::Aws => "iam",
+                Provider::Local => "plaintext",
+            }
+            .to_owned(),
         },
     );
+    let authentication = match environment.provider {
+        Provider::Aws => "msk-iam",
+        Provider::Local => "none",
+    };
     let connected = || {
         Needs::new()
             .variable(kafka_variables::BOOTSTRAP_SERVERS, brokers.value())
-            .variable(kafka_variables::AUTHENTICATION, "msk-iam")
+            .variable(kafka_variables::AUTHENTICATION, authentication)
     };
     let figure = |name: &str| i64::try_from(sizes.ledger(name)).unwrap_or(i64::MAX);
     let concurrency = figure("function_concurrency");
@@ -123,36 +143,36 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
     let transform = Function::new(
         &mut scope,
         "Transform",
-        &properties(FUNCTIONS[0], "Checks, normalises and keys ledger events", 60, concurrency),
+        &properties(FUNCTIONS[0], "Checks, normalises and keys ledger events", BATCH_SECONDS, concurrency),
         Some(network),
         &needs,
     );
-    let needs = Function::needs_of_kafka_source(
-        connected()
-            .produces(&kafka.cluster, &topics.dead_letters)
-            .consumes(&kafka.cluster, &topics.control, "ledger-writer-mode")
-            .connects_to(database.peer())
-            .statements(database.grant_connect(WRITER_USER))
-            .statements(vec![iam::allow("ReadMode", &["ssm:GetParameter"], &[mode.arn()])])
-            .variable(variables::SOURCE_TOPIC, BUFFER_TOPIC)
-            .variable(variables::CONTROL_TOPIC, CONTROL_TOPIC)
-            .variable(variables::DEAD_LETTER_TOPIC, DEAD_LETTER_TOPIC)
-            .variable(variables::MODE_PARAMETER, mode.reference())
-            .variable(variables::DATABASE_HOST, database.proxy.endpoint())
-            .variable(variables::DATABASE_NAME, database.database())
-            .variable(variables::DATABASE_USER, WRITER_USER)
-            .variable(variables::DATABASE_CONNECTIONS, environment.ledger.pool_limit.to_string())
-            .variable(variables::CHUNK_RECORDS, environment.ledger.batch_records.to_string())
-            .variable(variables::CHUNK_CONCURRENCY, environment.ledger.chunk_concurrency.to_string()),
-        &kafka.cluster,
-        &topics.buffer,
-        "ledger-writer",
-        &queue,
-    );
+    let needs = connected()
+        .produces(&kafka.cluster, &topics.dead_letters)
+        .connects_to(database.database.peer())
+        .statements(database.grant_writer.clone())
+        .statements(vec![iam::allow("ReadMode", &["ssm:GetParameter"], &[mode.arn()])])
+        .variable(variables::SOURCE_TOPIC, BUFFER_TOPIC)
+        .variable(variables::DEAD_LETTER_TOPIC, DEAD_LETTER_TOPIC)
+        .variable(variables::MODE_PARAMETER, mode.reference())
+        .variable(database_variables::HOST, database.database.proxy.endpoint())
+        .variable(database_variables::NAME, database.database.database())
+        .variable(database_variables::USER, WRITER_USER)
+        .variable(database_variables::CONNECTIONS, environment.ledger.pool_limit.to_string())
+        .variable(variables::CHUNK_RECORDS, environment.ledger.batch_records.to_string())
+        .variable(variables::CHUNK_CONCURRENCY, environment.ledger.chunk_concurrency.to_string());
+    let needs = match &database.writer_secret {
+        None => needs.variable(database_variables::AUTHENTICATION, "iam"),
+        Some(secret) => needs
+            .variable(database_variables::AUTHENTICATION, "secret")
+            .variable(database_variables::SECRET_ARN, secret.clone()),
+    };
+    let needs =
+        Function::needs_of_kafka_source(needs, &kafka.cluster, &topics.buffer, "ledger-writer", &queue);
     let writer = Function::new(
         &mut scope,
         "Writer",
-        &properties(FUNCTIONS[1], "Writes ledger events to the database", 30, concurrency),
+        &properties(FUNCTIONS[1], "Writes ledger events to the database", BATCH_SECONDS, concurrency),
         Some(network),
         &needs,
     );
@@ -169,6 +189,14 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
         ])
         .variable(variables::CONTROL_TOPIC, CONTROL_TOPIC)
         .variable(variables::MODE_PARAMETER, mode.reference())
+        .variable(
+            variables::MODE_HOLD_SECONDS,
+            match environment.provider {
+                Provider::Aws => MODE_HOLD_SECONDS,
+                Provider::Local => MODE_HOLD_SECONDS_LOCAL,
+            }
+            .to_string(),
+        )
         .variable(
             variables::MODE_ALARMS,
             Value::join(",", alarms.iter().map(|alarm| alarm.reference()).collect::<Vec<Value<String>>>()),
@@ -195,6 +223,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
                 group,
                 batch_size: 100,
                 window_seconds: 1,
+                retries: RETRIES,
                 pollers,
                 on_failure: &queue,
             },
@@ -239,35 +268,6 @@ fn topics(scope: &mut Scope<'_>, environment: &Environment, sizes: &Sizes, kafka
             &retained_for_hours(DEAD_LETTER_RETENTION_HOURS),
         ),
     }
-}
-
-fn database(
-    scope: &mut Scope<'_>,
-    environment: &Environment,
-    sizes: &Sizes,
-    network: &Network,
-    name: &str,
-) -> Database {
-    let figure = |name: &str| i64::try_from(sizes.ledger(name)).unwrap_or(i64::MAX);
-    let level = &environment.database;
-    Database::new(
-        scope,
-        "Database",
-        network,
-        &[WRITER_USER],
-        &DatabaseProperties {
-            name: name.to_owned(),
-            database: "ledger".to_owned(),
-            engine_version: level.version.clone(),
-            instance_class: level.instance_class.clone(),
-            serverless_capacity: level.min_capacity.zip(level.max_capacity),
-            readers: level.instances.saturating_sub(1),
-            backup_retention_days: i64::from(level.backup_retention_days),
-            proxy_max_connections_percent: figure("proxy_max_connections_percent"),
-            proxy_max_idle_percent: figure("proxy_max_idle_percent"),
-            data: environment.data_policy(),
-        },
-    )
 }
 
 /// The alarms that the mode is made of.
@@ -315,7 +315,8 @@ fn pressure_alarms(
     ]
 }
 
-/// Tells the mode function of changes of those alarms and of no others.
+/// Tells the mode function of changes of those alarms and of no others, and has it look every minute as well: an
+/// event that was lost, or a parameter that a deployment put back, is made good.
 fn mode_rule(scope: &mut Scope<'_>, alarms: &[Handle<Alarm>], function: &Function, queue: &DeadLetterQueue) {
     let arns: Vec<_> = alarms.iter().map(|alarm| as_text(&alarm.arn()).to_json()).collect();
     let rule = scope.add(
@@ -331,4 +332,13 @@ fn mode_rule(scope: &mut Scope<'_>, alarms: &[Handle<Alarm>], function: &Functio
                 .dead_letter_config(RuleDeadLetterConfig::new().arn(queue.queue.arn()))]),
     );
     function.invoked_by(scope, "ModeInvocation", "events.amazonaws.com", as_text(&rule.arn()), queue);
+    let schedule = scope.add(
+        "ModeSchedule",
+        Rule::new()
+            .description("The mode is made anew every minute")
+            .schedule_expression("rate(1 minute)")
+            .targets([RuleTarget::new(as_text(&function.function.arn()), "mode")
+                .dead_letter_config(RuleDeadLetterConfig::new().arn(queue.queue.arn()))]),
+    );
+    function.permit(scope, "ModeSchedulePermission", "events.amazonaws.com", as_text(&schedule.arn()));
 }

@@ -6,6 +6,7 @@ pub mod delivery;
 pub mod environment;
 pub mod kafka;
 pub mod ledger;
+pub mod ledger_database;
 pub mod lessons;
 pub mod network;
 pub mod observability;
@@ -64,7 +65,7 @@ pub struct StackDescription {
 pub fn stacks(environment: &Environment) -> impl Iterator<Item = StackDescription> {
     let has = |id: &str| match id {
         "trades" => environment.has(System::Trades),
-        "ledger" => environment.has(System::Ledger),
+        "ledger" | "ledger-database" => environment.has(System::Ledger),
         "lessons" => environment.has(System::Lessons),
         "tags" => environment.has(System::Tags),
         _ => true,
@@ -73,13 +74,14 @@ pub fn stacks(environment: &Environment) -> impl Iterator<Item = StackDescriptio
 }
 
 /// The stacks that an environment can have, in the order of deploying. It has those of its systems.
-pub const STACKS: [StackDescription; 9] = [
+pub const STACKS: [StackDescription; 10] = [
     StackDescription { id: "delivery", description: delivery::DESCRIPTION },
     StackDescription { id: "network", description: network::DESCRIPTION },
     StackDescription { id: "kafka", description: kafka::DESCRIPTION },
     StackDescription { id: "cluster", description: cluster::DESCRIPTION },
     StackDescription { id: "observability", description: observability::DESCRIPTION },
     StackDescription { id: "trades", description: trades::DESCRIPTION },
+    StackDescription { id: "ledger-database", description: ledger_database::DESCRIPTION },
     StackDescription { id: "ledger", description: ledger::DESCRIPTION },
     StackDescription { id: "lessons", description: lessons::DESCRIPTION },
     StackDescription { id: "tags", description: tags::DESCRIPTION },
@@ -137,7 +139,8 @@ pub fn render_copies(environment: &Environment, copies: usize) -> Result<Assembl
             trades::add(&mut app, &id("trades"), &base, copy == 0)?;
         }
         if environment.has(System::Ledger) {
-            ledger::add(&mut app, &id("ledger"), &base);
+            let database = ledger_database::add(&mut app, &id("ledger-database"), &base);
+            ledger::add(&mut app, &id("ledger"), &base, &database);
         }
         if environment.has(System::Lessons) {
             lessons::add(&mut app, &id("lessons"), &base);
