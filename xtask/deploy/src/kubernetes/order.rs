@@ -84,6 +84,7 @@ mod tests {
         let name = |index: usize| format!("part-{index}");
         Manifest {
             schema_version: 1,
+            artifact_bucket: None,
             environment: "test".to_owned(),
             provider: "aws".to_owned(),
             account: "111111111111".to_owned(),
