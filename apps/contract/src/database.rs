@@ -58,9 +58,12 @@ pub struct DatabaseConfiguration {
 }
 
 impl DatabaseConfiguration {
-    pub(crate) fn read<F: Fn(&str) -> Option<String>>(
-        reader: &Reader<F>,
-    ) -> Result<Self, ConfigurationError> {
+    /// Reads how to reach the database.
+    ///
+    /// # Errors
+    ///
+    /// The first variable that is missing or cannot be used.
+    pub fn read<F: Fn(&str) -> Option<String>>(reader: &Reader<F>) -> Result<Self, ConfigurationError> {
         let address = reader.text(HOST, "host, or host:port, of the database or its proxy")?;
         let (host, port) = match address.rsplit_once(':') {
             None => (address.clone(), PORT),

@@ -31,9 +31,12 @@ pub const AUTHENTICATION: &str = "KAFKA_AUTHENTICATION";
 const REGION: &str = "AWS_REGION";
 
 impl KafkaConfiguration {
-    pub(crate) fn read<F: Fn(&str) -> Option<String>>(
-        reader: &Reader<F>,
-    ) -> Result<Self, ConfigurationError> {
+    /// Reads how to reach the cluster.
+    ///
+    /// # Errors
+    ///
+    /// The first variable that is missing or cannot be used.
+    pub fn read<F: Fn(&str) -> Option<String>>(reader: &Reader<F>) -> Result<Self, ConfigurationError> {
         let bootstrap_servers = reader.text(BOOTSTRAP_SERVERS, "host:port of the Kafka brokers")?;
         let authentication = match reader.optional(AUTHENTICATION).as_deref() {
             None | Some("none") => KafkaAuthentication::None,

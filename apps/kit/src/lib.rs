@@ -4,12 +4,18 @@
 //! [`batch`], [`lanes`], [`retry`] and [`processing`]; [`consumer`] carries them out on a Kafka client.
 
 pub mod batch;
+pub mod concurrency;
 pub mod consumer;
+pub mod database;
 pub mod dead_letters;
+pub mod emf;
+pub mod function;
 pub mod kafka;
+pub mod kafka_event;
 pub mod lanes;
 pub mod processing;
 pub mod redrive;
 pub mod retry;
+pub mod schedule;
 pub mod shutdown;
 pub mod telemetry;

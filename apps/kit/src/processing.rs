@@ -194,7 +194,14 @@ where
     loop {
         tries += 1;
         // A try that hangs would hold its partitions for good.
-        let limit = policy.budget.max(TRY_MIN);
+        let mut limit = policy.budget.max(TRY_MIN);
+        if let Some(deadline) = policy.deadline {
+            limit = limit.min(deadline.saturating_duration_since(surroundings.now()));
+            if limit.is_zero() {
+                let error = "the time is up".to_owned();
+                return Err(ProcessingError::Exhausted { tries: tries - 1, error });
+            }
+        }
         let Some(result) = surroundings.within(limit, attempt()).await else {
             let error = format!("the last one did not end within {} s", limit.as_secs_f64());
             return Err(ProcessingError::Exhausted { tries, error });
@@ -205,7 +212,10 @@ where
             Err(HandleError::Fatal(error)) => return Err(ProcessingError::Fatal(error)),
             Err(HandleError::Retriable(error)) => {
                 let elapsed = surroundings.now().duration_since(begun);
-                match policy.wait(tries, elapsed, surroundings.random()) {
+                let wait = policy.wait(tries, elapsed, surroundings.random()).filter(|wait| {
+                    policy.deadline.is_none_or(|deadline| surroundings.now() + *wait < deadline)
+                });
+                match wait {
                     Some(wait) => {
                         *retries += 1;
                         surroundings.sleep(wait).await;
@@ -400,6 +410,29 @@ mod tests {
         async fn handle(&self, _items: &[()]) -> Result<(), HandleError> {
             std::future::pending().await
         }
+    }
+
+    #[test]
+    fn a_deadline_bounds_all_tries_together() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let still = Still::new();
+        // Each half of a bisected batch has the whole budget, but the deadline is everybody's.
+        let deadline = still.start + Duration::from_secs(5);
+        let policy = RetryPolicy::until(deadline, still.start);
+        let handler = Bytes::new([], u64::MAX);
+        let letters = Letters::default();
+        let three = batch(&[1, 2, 3]);
+        let run = process(&three, &handler, &letters, &policy, &still, |_| {});
+        let error = runtime.block_on(run).unwrap_err();
+        assert!(matches!(error, ProcessingError::Exhausted { .. }), "{error}");
+        assert!(still.now() < deadline);
+        let calls = handler.calls.load(Ordering::Relaxed);
+        still.slept_ms.store(6_000, Ordering::Relaxed);
+        let run = process(&three, &handler, &letters, &policy, &still, |_| {});
+        let error = runtime.block_on(run).unwrap_err();
+        assert!(error.to_string().contains("the time is up"), "{error}");
+        assert_eq!(handler.calls.load(Ordering::Relaxed), calls, "nothing was begun after it");
+        assert!(letters.0.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! When to try again: exponential back-off with full jitter, inside a budget of time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long to wait between tries, and for how long to try.
 #[derive(Clone, Copy, Debug)]
@@ -11,13 +11,26 @@ pub struct RetryPolicy {
     pub cap: Duration,
     /// How long to go on trying, from the first try on.
     pub budget: Duration,
+    /// When all trying ends, whatever the budget: a function's time is up for everything that it does at once.
+    pub deadline: Option<Instant>,
 }
 
 impl RetryPolicy {
     /// From 100 ms up to 5 s, within the budget.
     #[must_use]
     pub fn within(budget: Duration) -> Self {
-        Self { base: Duration::from_millis(100), cap: Duration::from_secs(5), budget }
+        Self { base: Duration::from_millis(100), cap: Duration::from_secs(5), budget, deadline: None }
+    }
+
+    /// From 50 ms up to 2 s, until that time.
+    #[must_use]
+    pub fn until(deadline: Instant, now: Instant) -> Self {
+        Self {
+            base: Duration::from_millis(50),
+            cap: Duration::from_secs(2),
+            budget: deadline.saturating_duration_since(now),
+            deadline: Some(deadline),
+        }
     }
 
     /// How long to wait before try `attempt` (the first repetition is 1), after `elapsed`; `None` when the

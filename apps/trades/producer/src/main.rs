@@ -3,7 +3,6 @@
 //! Configured by environment variables (`worker_contract::trades::ProducerConfiguration`). `GET /rate` gives
 //! the target in messages per second, `PUT /rate` with a number sets it (from the machine itself alone).
 
-mod schedule;
 mod sender;
 mod trade;
 
@@ -23,9 +22,8 @@ use axum::{
 };
 use tokio::sync::watch;
 use worker_contract::trades::{ProducerConfiguration, RATE_BOUNDS};
-use worker_kit::{shutdown, telemetry};
+use worker_kit::{schedule::Schedule, shutdown, telemetry};
 
-use schedule::Schedule;
 use sender::{SendMetrics, Sender};
 use trade::Generator;
 

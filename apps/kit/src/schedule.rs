@@ -7,19 +7,20 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// A fixed schedule at a rate that may change.
 #[derive(Debug)]
-pub(crate) struct Schedule {
+pub struct Schedule {
     rate: f64,
     next: Instant,
 }
 
 impl Schedule {
     /// Begins now, at `rate` messages per second; 0 idles.
-    pub(crate) fn new(rate: f64, now: Instant) -> Self {
+    #[must_use]
+    pub fn new(rate: f64, now: Instant) -> Self {
         Self { rate, next: now }
     }
 
     /// Goes on at another rate.
-    pub(crate) fn set_rate(&mut self, rate: f64, now: Instant) {
+    pub fn set_rate(&mut self, rate: f64, now: Instant) {
         if rate != self.rate {
             self.rate = rate;
             self.next = now;
@@ -27,13 +28,14 @@ impl Schedule {
     }
 
     /// When the next message is due; `None` while idle.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
         (self.rate > 0.0).then_some(self.next)
     }
 
     /// Whether a message is due now; if so, the one after it is scheduled. What was missed for longer than
     /// a second is left out.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
         if self.rate <= 0.0 || self.next > now {
             return false;
         }
