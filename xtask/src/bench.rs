@@ -18,6 +18,7 @@ use crate::programs;
 /// Examples:
 ///   cargo xtask bench synth
 ///   cargo xtask bench consumer
+///   cargo xtask bench ledger
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BenchArgs {
@@ -31,12 +32,15 @@ enum What {
     Synth,
     /// The consumer against a bare librdkafka loop, on a private broker
     Consumer,
+    /// The ledger's writer against bare multi-row upserts and rows one by one, on a private database
+    Ledger,
 }
 
 pub(crate) fn run(arguments: &BenchArgs, root: &Path) -> Result<ExitCode> {
     match arguments.what {
         What::Synth => synth(root),
-        What::Consumer => consumer(root),
+        What::Consumer => on_real_parts(root, "trade-consumer", "throughput"),
+        What::Ledger => on_real_parts(root, "ledger-writer", "ledger"),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -120,12 +124,13 @@ fn measure(root: &Path, program: &Path, arguments: &[&str]) -> Result<(Duration,
     Ok((time, peak_kib))
 }
 
-fn consumer(root: &Path) -> Result<()> {
+/// Runs a package's benchmark, which starts what it needs.
+fn on_real_parts(root: &Path, package: &str, benchmark: &str) -> Result<()> {
     let local = programs::build(root, false)?.join("local-environment");
     println!("building the benchmark (release); the first time takes some minutes");
     let status = Command::new(programs::cargo())
         .current_dir(root)
-        .args(["bench", "--quiet", "--package", "trade-consumer", "--bench", "throughput"])
+        .args(["bench", "--quiet", "--package", package, "--bench", benchmark])
         .env("FLOODGATE_LOCAL_ENVIRONMENT", local)
         .env("FLOODGATE_LOCAL_ROOT", programs::local_root(root))
         .status()
