@@ -16,6 +16,7 @@ mod gc;
 mod list;
 mod load;
 mod programs;
+mod promtool;
 mod redrive;
 mod simulate;
 mod synth;

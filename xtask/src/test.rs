@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{codegen, programs, synth, tally, tidy};
+use crate::{codegen, programs, promtool, synth, tally, tidy};
 
 /// Everything that must pass before a change lands.
 ///
@@ -23,18 +23,19 @@ use crate::{codegen, programs, synth, tally, tidy};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TestArgs {
-    /// Run this step alone: format, lints, codegen, tidy, tests, cfn-lint, tally, checkov.
+    /// Run this step alone: format, lints, codegen, tidy, promtool, tests, cfn-lint, tally, checkov.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(STEPS.map(|(name, _)| name)))]
     step: Option<String>,
 }
 
 type Step = fn(&Path) -> Result<()>;
 
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("format", format),
     ("codegen", codegen_check),
     ("tidy", house),
     ("lints", lints),
+    ("promtool", fetch_promtool),
     ("tests", tests),
     ("cfn-lint", cfn_lint),
     ("tally", second_opinion),
@@ -93,6 +94,11 @@ fn lints(root: &Path) -> Result<()> {
     pass(&mut cargo(root, &arguments), "cargo clippy")
 }
 
+/// A step of its own, so that it can be fetched for a `cargo test` by hand.
+fn fetch_promtool(root: &Path) -> Result<()> {
+    promtool::find_or_install(root).map(drop)
+}
+
 /// The programs first, because tests of one crate run those of another.
 fn tests(root: &Path) -> Result<()> {
     pass(&mut cargo(root, &["build", "--quiet", "--workspace", "--bins"]), "cargo build")?;
@@ -101,10 +107,12 @@ fn tests(root: &Path) -> Result<()> {
         Command::new(&local).arg("--root").arg(programs::local_root(root)).arg("install"),
         "the installation of the local parts",
     )?;
+    let promtool = promtool::find_or_install(root)?;
     pass(
         cargo(root, &["test", "--workspace", "--no-fail-fast"])
             .env("FLOODGATE_LOCAL_ENVIRONMENT", &local)
-            .env("FLOODGATE_LOCAL_ROOT", programs::local_root(root)),
+            .env("FLOODGATE_LOCAL_ROOT", programs::local_root(root))
+            .env("FLOODGATE_PROMTOOL", promtool),
         "cargo test",
     )
 }
