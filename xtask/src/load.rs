@@ -10,10 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value as Json;
+use anyhow::{Result, bail};
 
-use crate::{programs, synth};
+use crate::running::Running;
 
 /// How long the consumer may take to catch up after the load.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(300);
@@ -66,88 +65,9 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// A system of the running local environment.
-struct Running<'a> {
-    root: &'a Path,
-    program: std::path::PathBuf,
-    entry: cfn::assembly::SystemEntry,
-    agent: ureq::Agent,
-}
-
-impl Running<'_> {
-    fn endpoints(&self, workload: &str) -> Result<Vec<String>> {
-        let status = programs::ask_local(self.root, &self.program, &["status"])?;
-        Ok(status
-            .get("workloads")
-            .and_then(Json::as_array)
-            .into_iter()
-            .flatten()
-            .filter(|known| known.get("name").and_then(Json::as_str) == Some(workload))
-            .flat_map(|known| {
-                known.get("metrics_endpoints").and_then(Json::as_array).cloned().unwrap_or_default()
-            })
-            .filter_map(|endpoint| endpoint.as_str().map(str::to_owned))
-            .collect())
-    }
-
-    fn get(&self, endpoint: &str, path: &str) -> Result<String> {
-        let url = format!("http://{endpoint}{path}");
-        let mut answer = self.agent.get(&url).call().with_context(|| format!("{url} does not answer"))?;
-        Ok(answer.body_mut().read_to_string()?)
-    }
-
-    fn set_rate(&self, endpoint: &str, rate: f64) -> Result<()> {
-        let url = format!("http://{endpoint}/rate");
-        self.agent
-            .put(&url)
-            .send(rate.to_string())
-            .with_context(|| format!("the producer at {url} does not take the rate"))?;
-        Ok(())
-    }
-
-    /// The sum of a metric over the processes of a workload.
-    fn metric(&self, workload: &str, name: &str) -> Result<f64> {
-        let mut sum = 0.0;
-        for endpoint in self.endpoints(workload)? {
-            let text = self.get(&endpoint, "/metrics")?;
-            sum += text
-                .lines()
-                .filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']))
-                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-                .sum::<f64>();
-        }
-        Ok(sum)
-    }
-
-    fn lag_records(&self) -> Result<u64> {
-        let arguments = ["lag", "--topic", &self.entry.topic, "--group", &self.entry.consumer_group];
-        let lag = programs::ask_local(self.root, &self.program, &arguments)?;
-        lag.get("lag_records").and_then(Json::as_u64).context("the lag is not a number")
-    }
-}
-
 pub(crate) fn run(arguments: &LoadArgs, root: &Path) -> Result<ExitCode> {
-    let assembly = synth::synth(root, &arguments.env, 1)?;
-    if assembly.manifest.provider != "local" {
-        bail!("load is made in local environments only; {} is one on AWS", arguments.env);
-    }
-    let entry = assembly.manifest.systems.get(&arguments.system).cloned().with_context(|| {
-        let known: Vec<&str> = assembly.manifest.systems.keys().map(String::as_str).collect();
-        format!("there is no system `{}`; there are: {}", arguments.system, known.join(", "))
-    })?;
-    let program = programs::build(root, false)?.join("local-environment");
-    let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
-    let running = Running { root, program, entry, agent };
-    let producers = running.endpoints(&running.entry.producer)?;
-    let [producer] = producers.as_slice() else {
-        bail!(
-            "{} does not run; `cargo xtask deploy --env {}` starts it",
-            running.entry.producer,
-            arguments.env
-        )
-    };
-    let before: f64 =
-        running.get(producer, "/rate")?.trim().parse().context("the producer's rate is not a number")?;
+    let running = Running::find(root, &arguments.env, &arguments.system)?;
+    let before = running.rate()?;
 
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -159,9 +79,9 @@ pub(crate) fn run(arguments: &LoadArgs, root: &Path) -> Result<ExitCode> {
         arguments.rate,
         arguments.duration.as_secs()
     );
-    running.set_rate(producer, arguments.rate)?;
+    running.set_rate(arguments.rate)?;
     let watched = watch(&running, arguments.duration, &interrupted);
-    running.set_rate(producer, before)?;
+    running.set_rate(before)?;
     println!("the producer is back at {before} messages/s");
     watched?;
     if interrupted.load(Ordering::Relaxed) {
@@ -173,23 +93,24 @@ pub(crate) fn run(arguments: &LoadArgs, root: &Path) -> Result<ExitCode> {
 /// Prints how production and consumption go, every few seconds.
 fn watch(running: &Running<'_>, duration: Duration, interrupted: &AtomicBool) -> Result<()> {
     let (begun, mut told) = (Instant::now(), Instant::now());
-    let (sent, done) = ("trades_sent_total", "kafka_messages_processed_total");
-    let entry = &running.entry;
-    let mut before = (running.metric(&entry.producer, sent)?, running.metric(&entry.consumer, done)?);
+    let mut before = running.offsets()?;
     while begun.elapsed() < duration && !interrupted.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(100));
         let left = duration.saturating_sub(begun.elapsed());
         if told.elapsed() < Duration::from_secs(5) && !left.is_zero() {
             continue;
         }
-        let now = (running.metric(&entry.producer, sent)?, running.metric(&entry.consumer, done)?);
+        let (now, consumer) = (running.offsets()?, running.consumer()?);
         let seconds = told.elapsed().as_secs_f64();
+        let per_second = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
         println!(
-            "{:>5.0}s  produced {:>8.1}/s  processed {:>8.1}/s  lag {:>7} records",
+            "{:>5.0}s  produced {:>8.1}/s  processed {:>8.1}/s  lag {:>7} records  {:>3} of {} consumers",
             begun.elapsed().as_secs_f64(),
-            (now.0 - before.0) / seconds,
-            (now.1 - before.1) / seconds,
-            running.lag_records()?
+            per_second(before.written, now.written),
+            per_second(before.committed(), now.committed()),
+            now.lag,
+            consumer.ready,
+            consumer.desired
         );
         (before, told) = (now, Instant::now());
     }
@@ -201,7 +122,7 @@ fn catch_up(running: &Running<'_>, interrupted: &AtomicBool, rate: f64) -> Resul
     let begun = Instant::now();
     let usual = (rate.ceil() as u64).max(1) * 2;
     loop {
-        let lag = running.lag_records()?;
+        let lag = running.offsets()?.lag;
         if lag <= usual {
             println!("caught up after {:.1} s: lag {lag} records", begun.elapsed().as_secs_f64());
             return Ok(ExitCode::SUCCESS);

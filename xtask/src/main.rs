@@ -9,15 +9,18 @@ mod check;
 mod codegen;
 mod cost;
 mod cross;
+mod demo;
 mod deploy;
 mod diff;
 mod explain;
 mod gc;
 mod list;
 mod load;
+mod plot;
 mod programs;
 mod promtool;
 mod redrive;
+mod running;
 mod simulate;
 mod synth;
 mod tally;
@@ -63,6 +66,7 @@ enum Command {
     Logs(deploy::LogsArgs),
     Load(load::LoadArgs),
     Redrive(redrive::RedriveArgs),
+    Demo(demo::DemoArgs),
     Simulate(simulate::SimulateArgs),
     Codegen(codegen::CodegenArgs),
     Test(test::TestArgs),
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Command::Logs(arguments) => deploy::logs(&arguments, &root),
         Command::Load(arguments) => load::run(&arguments, &root),
         Command::Redrive(arguments) => redrive::run(&arguments, &root),
+        Command::Demo(arguments) => demo::run(&arguments, &root),
         Command::Simulate(arguments) => simulate::run(&arguments, &root),
         Command::Codegen(arguments) => codegen::run(&arguments, &root).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run(&arguments, &root),

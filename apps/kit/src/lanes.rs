@@ -163,10 +163,11 @@ impl Lanes {
         self.assigned.keys().copied().filter(|partition| self.is_full(*partition)).collect()
     }
 
-    /// When the oldest open batch is due.
+    /// When the oldest open batch is due of the lanes that are free; a busy one goes on to it by itself.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(|lane| lane.open.as_ref().map(|open| open.deadline)).min()
+        let free = self.lanes.iter().filter(|lane| lane.in_flight.is_none());
+        free.filter_map(|lane| lane.open.as_ref().map(|open| open.deadline)).min()
     }
 
     /// How many batches are in flight.
@@ -183,11 +184,13 @@ impl Lanes {
     /// The batch that may start now in a lane.
     pub fn dispatch_lane(&mut self, index: usize, now: Instant) -> Option<Dispatch> {
         let lane = self.lanes.get_mut(index)?;
-        if lane.open.as_ref().is_some_and(|open| open.deadline <= now) {
-            lane.close();
-        }
         if lane.in_flight.is_some() {
             return None;
+        }
+        // A batch goes on filling while its lane is busy: closed when it is due, small batches would queue up, and a
+        // lane that has half of what it can do would fall behind.
+        if lane.ready.is_empty() && lane.open.as_ref().is_some_and(|open| open.deadline <= now) {
+            lane.close();
         }
         let batch = lane.ready.pop_front()?;
         self.tickets += 1;
@@ -323,6 +326,33 @@ mod tests {
         lanes.offer(record(0, 8), arrival + Duration::from_millis(99));
         let started = lanes.dispatch(arrival + Duration::from_millis(100));
         assert_eq!(started[0].batch.len(), 2);
+    }
+
+    #[test]
+    fn a_batch_goes_on_filling_while_its_lane_is_busy() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut lanes = Lanes::new(limits(4, 1));
+        lanes.assign(&[0]);
+        lanes.offer(record(0, 0), start);
+        let first = lanes.dispatch(at(100)).remove(0);
+        for offset in 1..4 {
+            lanes.offer(record(0, offset), at(100 + 110 * u64::try_from(offset).unwrap()));
+            assert!(lanes.dispatch(at(1000)).is_empty(), "one batch at a time");
+        }
+        assert_eq!(lanes.deadline(), None, "the lane goes on by itself");
+        assert_eq!(lanes.waiting(0), 0, "what is due does not queue up as small batches");
+        lanes.complete(first.lane, first.ticket);
+        let second = lanes.dispatch_lane(0, at(1000)).unwrap();
+        assert_eq!(second.batch.len(), 3, "all that came meanwhile, at once");
+        // What is full waits, and what comes after it keeps its place.
+        (4..10).for_each(|offset| lanes.offer(record(0, offset), at(1000)));
+        assert_eq!(lanes.waiting(0), 1);
+        lanes.complete(second.lane, second.ticket);
+        let third = lanes.dispatch_lane(0, at(1200)).unwrap();
+        assert_eq!(third.batch.origins().map(|origin| origin.offset).collect::<Vec<_>>(), [4, 5, 6, 7]);
+        lanes.complete(third.lane, third.ticket);
+        assert_eq!(lanes.dispatch_lane(0, at(1200)).unwrap().batch.len(), 2);
     }
 
     #[test]

@@ -15,7 +15,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{layout::Layout, manifest::Workload, postgresql, process::Identity, valkey};
+use crate::{
+    autoscaler::{Memory, ScalingStatus},
+    layout::Layout,
+    manifest::Workload,
+    postgresql,
+    process::Identity,
+    valkey,
+};
 
 const SOCKET: &str = "supervisor.sock";
 
@@ -32,12 +39,17 @@ pub enum Request {
         /// Where their binaries are.
         binaries: PathBuf,
     },
-    /// Change the number of a workload's processes.
+    /// Change the number of a workload's processes. Where a scaler sees to that, it is paused.
     Scale {
         /// The workload.
         name: String,
         /// How many.
         replicas: u32,
+    },
+    /// Let a paused scaler go on.
+    Resume {
+        /// The workload.
+        name: String,
     },
     /// Stop everything and end.
     Down,
@@ -107,6 +119,9 @@ pub struct WorkloadStatus {
     pub pids: Vec<i32>,
     /// Where they serve metrics and probes.
     pub metrics_endpoints: Vec<String>,
+    /// How it is scaled, where a ScaledObject says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingStatus>,
 }
 
 /// How many there should be, and how many are ready.
@@ -140,6 +155,9 @@ pub struct State {
     pub ports: BTreeMap<String, u16>,
     /// All processes.
     pub processes: BTreeMap<String, Identity>,
+    /// What the scalers remember, by workload.
+    #[serde(default)]
+    pub scaling: BTreeMap<String, Memory>,
 }
 
 /// Where the AWS APIs are.

@@ -1,6 +1,7 @@
 //! The machine-local stand-ins for AWS, and the supervisor of local workloads.
 
 pub mod account;
+pub mod autoscaler;
 pub mod control;
 pub mod install;
 pub mod kafka;

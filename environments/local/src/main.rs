@@ -52,13 +52,19 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         timeout_seconds: u64,
     },
-    /// Change the number of a workload's processes and wait until they are ready.
+    /// Change the number of a workload's processes and wait until they are ready. Where a ScaledObject sees to that,
+    /// scaling is paused until `resume`.
     Scale {
         /// The workload.
         name: String,
         /// How many.
         #[arg(value_parser = clap::value_parser!(u32).range(0..=100))]
         replicas: u32,
+    },
+    /// Let the scaling of a workload go on that `scale` has paused.
+    Resume {
+        /// The workload.
+        name: String,
     },
     /// What runs, as JSON.
     Status,
@@ -158,8 +164,22 @@ fn run(cli: Cli) -> Result<()> {
             print(&lifecycle::apply(&layout, workloads, &binaries, Duration::from_secs(timeout_seconds))?)
         }
         Command::Scale { name, replicas } => {
-            control::ask(&layout, &control::Request::Scale { name, replicas })?;
-            print(&lifecycle::wait_ready(&layout, Duration::from_secs(60))?)
+            control::ask(&layout, &control::Request::Scale { name: name.clone(), replicas })?;
+            let status = lifecycle::wait_ready(&layout, Duration::from_secs(60))?;
+            let paused = |workload: &control::WorkloadStatus| {
+                workload.name == name
+                    && workload.scaling.as_ref().is_some_and(|scaling| scaling.paused.is_some())
+            };
+            if status.workloads.iter().any(paused) {
+                eprintln!(
+                    "scaling of {name} is paused at {replicas}; `local-environment resume {name}` lets it go on"
+                );
+            }
+            print(&status)
+        }
+        Command::Resume { name } => {
+            control::ask(&layout, &control::Request::Resume { name })?;
+            print(&control::status(&layout)?)
         }
         Command::Status => print(&control::status(&layout)?),
         Command::Lag { topic, group } => {

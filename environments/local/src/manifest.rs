@@ -3,19 +3,24 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, bail};
+use capacity::scaling::manifest::ScaledObjectManifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 /// Kinds that mean nothing on one machine and are let through.
-const PASSED_OVER: [&str; 4] = ["Namespace", "PodDisruptionBudget", "Service", "ServiceAccount"];
+const PASSED_OVER: [&str; 5] =
+    ["Namespace", "PodDisruptionBudget", "Service", "ServiceAccount", "TriggerAuthentication"];
+
+/// More processes of one workload than this are not started on one machine.
+const REPLICAS_MAX: u32 = 100;
 
 /// A workload to run as processes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// The Deployment's name.
     pub name: String,
-    /// Processes to run.
-    pub replicas: u32,
+    /// Processes to run; nothing where the manifest leaves that to a scaler.
+    pub replicas: Option<u32>,
     /// The binary's name, from the image `local/NAME@sha256:DIGEST`.
     pub binary: String,
     /// The binary's SHA-256.
@@ -28,14 +33,37 @@ pub struct Workload {
     pub readiness_path: Option<String>,
     /// Seconds between SIGTERM and SIGKILL.
     pub grace_seconds: u64,
+    /// The ScaledObject that names it.
+    #[serde(default)]
+    pub scaled_object: Option<Json>,
 }
 
 impl Workload {
     /// Whether two differ in no more than the number of replicas.
     #[must_use]
     pub fn same_pod(&self, other: &Self) -> bool {
-        Self { replicas: 0, ..self.clone() } == Self { replicas: 0, ..other.clone() }
+        let pod = |workload: &Self| Self { replicas: None, scaled_object: None, ..workload.clone() };
+        pod(self) == pod(other)
     }
+}
+
+/// Reads a ScaledObject.
+///
+/// # Errors
+///
+/// For what is not understood, with its key.
+pub fn scaled_object(document: &Json) -> Result<ScaledObjectManifest> {
+    let manifest: ScaledObjectManifest =
+        serde_json::from_value(document.clone()).context("not a ScaledObject")?;
+    let scaling = manifest.scaling()?;
+    scaling.object.check()?;
+    let most = scaling.object.max_replica_count;
+    anyhow::ensure!(
+        most <= REPLICAS_MAX,
+        "maxReplicaCount {most}: at most {REPLICAS_MAX} run on one machine"
+    );
+    manifest.source()?;
+    Ok(manifest)
 }
 
 /// The workloads of all `*.yaml` files in a directory.
@@ -50,13 +78,13 @@ pub fn read_directory(directory: &Path) -> Result<Vec<Workload>> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     files.sort();
-    let mut workloads = Vec::new();
+    let (mut workloads, mut scaled) = (Vec::new(), Vec::new());
     for file in files {
         let text =
             std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        workloads.extend(parse(&text).with_context(|| file.display().to_string())?);
+        read(&text, &mut workloads, &mut scaled).with_context(|| file.display().to_string())?;
     }
-    Ok(workloads)
+    attach(workloads, scaled)
 }
 
 /// The workloads of a manifest.
@@ -65,23 +93,46 @@ pub fn read_directory(directory: &Path) -> Result<Vec<Workload>> {
 ///
 /// When it is no YAML, or asks for something that cannot be had locally.
 pub fn parse(text: &str) -> Result<Vec<Workload>> {
-    let mut workloads = Vec::new();
+    let (mut workloads, mut scaled) = (Vec::new(), Vec::new());
+    read(text, &mut workloads, &mut scaled)?;
+    attach(workloads, scaled)
+}
+
+fn read(text: &str, workloads: &mut Vec<Workload>, scaled: &mut Vec<(String, Json)>) -> Result<()> {
     for document in serde_yaml_ng::Deserializer::from_str(text) {
         let document = Json::deserialize(document).context("not YAML")?;
         if document.is_null() {
             continue;
         }
         let kind = document.get("kind").and_then(Json::as_str).unwrap_or_default();
+        let name = text_at(&document, "/metadata/name").unwrap_or_default();
         match kind {
             "Deployment" => {
-                let name = text_at(&document, "/metadata/name").unwrap_or_default();
                 workloads.push(deployment(&document).with_context(|| format!("Deployment {name}"))?);
+            }
+            "ScaledObject" => {
+                let source = scaled_object(&document).and_then(|manifest| Ok(manifest.source()?));
+                let source = source.with_context(|| format!("ScaledObject {name}"))?;
+                scaled.push((source.workload, document));
             }
             kind if PASSED_OVER.contains(&kind) => {}
             other => bail!(
-                "the kind `{other}` cannot be run locally; known are Deployment and, passed over, {}",
+                "the kind `{other}` cannot be run locally; known are Deployment, ScaledObject and, passed over, {}",
                 PASSED_OVER.join(", ")
             ),
+        }
+    }
+    Ok(())
+}
+
+/// Gives each ScaledObject to the workload that it names.
+fn attach(mut workloads: Vec<Workload>, scaled: Vec<(String, Json)>) -> Result<Vec<Workload>> {
+    for (name, document) in scaled {
+        let Some(workload) = workloads.iter_mut().find(|workload| workload.name == name) else {
+            bail!("a ScaledObject scales `{name}`, of which there is no Deployment")
+        };
+        if workload.scaled_object.replace(document).is_some() {
+            bail!("two ScaledObjects scale `{name}`");
         }
     }
     Ok(workloads)
@@ -112,19 +163,22 @@ fn deployment(document: &Json) -> Result<Workload> {
             (None, _) => bail!("the variable {variable_name} has no value that can be had locally"),
         }
     }
-    let replicas = document.pointer("/spec/replicas").and_then(Json::as_u64).unwrap_or(1);
+    let replicas = document.pointer("/spec/replicas").and_then(Json::as_u64);
     Ok(Workload {
         name,
-        replicas: u32::try_from(replicas)
-            .ok()
-            .filter(|replicas| *replicas <= 100)
-            .context("more than 100 replicas")?,
+        replicas: replicas
+            .map(|replicas| {
+                let bounded = u32::try_from(replicas).ok().filter(|replicas| *replicas <= REPLICAS_MAX);
+                bounded.with_context(|| format!("more than {REPLICAS_MAX} replicas"))
+            })
+            .transpose()?,
         binary: binary.to_owned(),
         digest: digest.to_owned(),
         environment,
         pod_name_variables,
         readiness_path: text_at(container, "/readinessProbe/httpGet/path").map(str::to_owned),
         grace_seconds: spec.get("terminationGracePeriodSeconds").and_then(Json::as_u64).unwrap_or(30),
+        scaled_object: None,
     })
 }
 
@@ -155,15 +209,34 @@ mod tests {
             workloads,
             [Workload {
                 name: "consumer".to_owned(),
-                replicas: 2,
+                replicas: Some(2),
                 binary: "trade-consumer".to_owned(),
                 digest,
                 environment: BTreeMap::from([("TOPIC".to_owned(), "trade-tx".to_owned())]),
                 pod_name_variables: vec!["POD_NAME".to_owned()],
                 readiness_path: Some("/readyz".to_owned()),
                 grace_seconds: 12,
+                scaled_object: None,
             }]
         );
+    }
+
+    const SCALED: &str = "---\nkind: ScaledObject\nmetadata: {name: s}\nspec:\n  scaleTargetRef: {name: consumer}\n  maxReplicaCount: 9\n  triggers: [{type: kafka, metadata: {bootstrapServers: \"b:1\", topic: t, consumerGroup: g}}]\n";
+
+    #[test]
+    fn a_scaled_object_goes_to_the_deployment_that_it_names() {
+        let deployment = manifest(&format!("local/trade-consumer@sha256:{}", "a".repeat(64)));
+        let unscaled = parse(&deployment).unwrap().remove(0);
+        let scaled = parse(&format!("{deployment}{SCALED}")).unwrap().remove(0);
+        assert!(scaled.same_pod(&unscaled), "how many run is not what runs");
+        let object = scaled_object(&scaled.scaled_object.unwrap()).unwrap();
+        assert_eq!(object.scaling().unwrap().object.max_replica_count, 9);
+        assert_eq!(object.source().unwrap().topic, "t");
+        let refused = |text: &str| format!("{:#}", parse(&format!("{deployment}{text}")).unwrap_err());
+        assert!(refused(&format!("{SCALED}{SCALED}")).contains("two ScaledObjects"));
+        assert!(refused(&SCALED.replace("consumer}", "other}")).contains("`other`"));
+        assert!(refused(&SCALED.replace(" 9", " 900")).contains("maxReplicaCount 900"));
+        assert!(refused(&SCALED.replace("topic: t,", "")).contains("topic"));
     }
 
     #[test]

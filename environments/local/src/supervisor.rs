@@ -20,6 +20,7 @@ use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    autoscaler::Autoscaler,
     control::{
         self, AwsEndpoint, KafkaEndpoint, PartStatus, Replicas, Request, Response, State, Status,
         WorkloadStatus,
@@ -27,7 +28,7 @@ use crate::{
     install::{self, Broker},
     kafka,
     layout::Layout,
-    manifest::Workload,
+    manifest::{self, Workload},
     postgresql,
     process::{Identity, free_port},
     supervised::{Probe, Supervised, note},
@@ -50,7 +51,18 @@ struct Part {
 
 struct Running {
     workload: Workload,
+    /// Replicas that there are to be.
+    desired: u32,
+    /// What sees to their number, where it is not the manifest.
+    scaler: Option<Autoscaler>,
     replicas: Vec<(Supervised, u16)>,
+}
+
+impl Running {
+    fn ready(&self) -> u32 {
+        let ready = self.replicas.iter().filter(|(replica, _)| replica.is_ready()).count();
+        u32::try_from(ready).unwrap_or(u32::MAX)
+    }
 }
 
 struct Supervisor {
@@ -98,7 +110,8 @@ pub fn run(layout: &Layout) -> Result<()> {
 
 impl Supervisor {
     fn new(layout: &Layout, broker: &Broker) -> Result<Self> {
-        let before = State::read(layout).map(|state| state.ports).unwrap_or_default();
+        let (before, scaling) =
+            State::read(layout).map(|state| (state.ports, state.scaling)).unwrap_or_default();
         let port = |name: &str| before.get(name).copied();
         let aws_port = free_port(port("aws"))?;
         let ports = kafka::Ports::free(port("kafka"), port("kafka-controller"))?;
@@ -133,6 +146,7 @@ impl Supervisor {
                 ("valkey".to_owned(), cache_node.port),
             ]),
             processes: BTreeMap::new(),
+            scaling,
         };
         let kafka = Part {
             name: "kafka",
@@ -187,7 +201,8 @@ impl Supervisor {
                 Response::Done
             }
             Request::Apply { workloads, binaries } => done(self.apply(workloads, &binaries)),
-            Request::Scale { name, replicas } => done(self.scale(&name, replicas)),
+            Request::Scale { name, replicas } => done(self.scale_by_hand(&name, replicas)),
+            Request::Resume { name } => done(self.resume(&name)),
         };
         let mut text = serde_json::to_string(&response)?;
         text.push('\n');
@@ -214,16 +229,11 @@ impl Supervisor {
         });
         let workloads = self.workloads.values().map(|running| WorkloadStatus {
             name: running.workload.name.clone(),
-            replicas: Replicas {
-                desired: running.workload.replicas,
-                ready: u32::try_from(
-                    running.replicas.iter().filter(|(replica, _)| replica.is_ready()).count(),
-                )
-                .unwrap_or(u32::MAX),
-            },
+            replicas: Replicas { desired: running.desired, ready: running.ready() },
             restarts: running.replicas.iter().map(|(replica, _)| replica.restarts()).sum(),
             pids: running.replicas.iter().filter_map(|(replica, _)| Some(replica.identity()?.pid)).collect(),
             metrics_endpoints: running.replicas.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect(),
+            scaling: running.scaler.as_ref().map(Autoscaler::status),
         });
         Status { parts: parts.collect(), workloads: workloads.collect() }
     }
@@ -239,24 +249,53 @@ impl Supervisor {
             if let Some(running) = self.workloads.remove(&name) {
                 self.leave(running.replicas);
             }
+            self.state.scaling.remove(&name);
         }
         for workload in wanted {
             let name = workload.name.clone();
             let kept = self.workloads.remove(&name);
-            let replicas = match kept {
-                Some(running) if running.workload.same_pod(&workload) => running.replicas,
+            let before = kept.as_ref().map(|running| running.desired);
+            let (replicas, scaler) = match kept {
                 Some(running) => {
-                    self.leave(running.replicas);
-                    Vec::new()
+                    let same_scaler = running.workload.scaled_object == workload.scaled_object;
+                    let scaler = running.scaler.filter(|_| same_scaler);
+                    if running.workload.same_pod(&workload) {
+                        (running.replicas, scaler)
+                    } else {
+                        self.leave(running.replicas);
+                        (Vec::new(), scaler)
+                    }
                 }
-                None => Vec::new(),
+                None => (Vec::new(), None),
             };
-            let target = workload.replicas;
-            self.workloads.insert(name.clone(), Running { workload, replicas });
+            let target = self.replicas_at_first(&workload, before);
+            let scaler = match scaler {
+                Some(scaler) => Some(scaler),
+                None => self.scaler(&workload, target)?,
+            };
+            self.workloads.insert(name.clone(), Running { workload, desired: target, scaler, replicas });
             self.scale(&name, target)?;
         }
         self.drop_old_binaries();
         Ok(())
+    }
+
+    /// The replicas that a deploy begins with. Where a scaler sees to them, a deploy leaves them as they are, and as
+    /// they were before a supervisor was killed; a Deployment that does not say begins with one.
+    fn replicas_at_first(&self, workload: &Workload, before: Option<u32>) -> u32 {
+        let remembered = || {
+            let memory = self.state.scaling.get(&workload.name)?;
+            memory.paused.or(memory.replicas)
+        };
+        let kept = workload.scaled_object.as_ref().and_then(|_| before.or_else(remembered));
+        kept.or(workload.replicas).unwrap_or(1)
+    }
+
+    /// What scales a workload by its ScaledObject, if it has one.
+    fn scaler(&self, workload: &Workload, replicas: u32) -> Result<Option<Autoscaler>> {
+        let Some(document) = &workload.scaled_object else { return Ok(None) };
+        let memory = self.state.scaling.get(&workload.name).cloned().unwrap_or_default();
+        Ok(Some(Autoscaler::start(&manifest::scaled_object(document)?, memory, replicas)?))
     }
 
     /// Removes the binaries that no workload runs any more: each build would add to them. A process that is on
@@ -271,14 +310,58 @@ impl Supervisor {
         }
     }
 
-    fn scale(&mut self, name: &str, target: u32) -> Result<()> {
-        let Some(running) = self.workloads.get_mut(name) else {
-            bail!(
-                "there is no workload `{name}`; running are: {}",
-                self.workloads.keys().cloned().collect::<Vec<_>>().join(", ")
-            )
+    fn unknown(&self, name: &str) -> anyhow::Error {
+        let known: Vec<&str> = self.workloads.keys().map(String::as_str).collect();
+        anyhow::anyhow!("there is no workload `{name}`; running are: {}", known.join(", "))
+    }
+
+    /// What somebody sets by hand stays: a scaler is paused by it.
+    fn scale_by_hand(&mut self, name: &str, target: u32) -> Result<()> {
+        if let Some(scaler) = self.workloads.get(name).and_then(|running| running.scaler.as_ref()) {
+            scaler.pause(target);
+            let memory = self.state.scaling.entry(name.to_owned()).or_default();
+            (memory.paused, memory.replicas) = (Some(target), Some(target));
+            self.unwritten = true;
+        }
+        self.scale(name, target)
+    }
+
+    fn resume(&mut self, name: &str) -> Result<()> {
+        let Some(running) = self.workloads.get(name) else { return Err(self.unknown(name)) };
+        let Some(scaler) = &running.scaler else {
+            bail!("nothing scales `{name}`: its manifest says how many run")
         };
-        running.workload.replicas = target;
+        scaler.resume();
+        self.state.scaling.entry(name.to_owned()).or_default().paused = None;
+        self.unwritten = true;
+        Ok(())
+    }
+
+    /// Follows the scalers; whether there is something new to remember.
+    fn follow_scalers(&mut self) -> bool {
+        let mut wanted = Vec::new();
+        let mut remembered = false;
+        for (name, running) in &self.workloads {
+            let Some(scaler) = &running.scaler else { continue };
+            wanted.extend(
+                scaler.exchange(running.desired, running.ready()).map(|replicas| (name.clone(), replicas)),
+            );
+            if let Some(memory) = scaler.take_memory() {
+                self.state.scaling.insert(name.clone(), memory);
+                remembered = true;
+            }
+        }
+        for (name, replicas) in wanted {
+            if let Err(error) = self.scale(&name, replicas) {
+                note(&format!("{name} cannot be scaled to {replicas}: {error:#}"));
+            }
+        }
+        remembered
+    }
+
+    fn scale(&mut self, name: &str, target: u32) -> Result<()> {
+        let Some(running) = self.workloads.get_mut(name) else { return Err(self.unknown(name)) };
+        running.desired = target;
         let mut surplus = Vec::new();
         while running.replicas.len() > target as usize {
             surplus.extend(running.replicas.pop());
@@ -333,7 +416,7 @@ impl Supervisor {
                 self.leave(running.replicas);
             }
         }
-        let mut changed = false;
+        let mut changed = self.follow_scalers();
         for process in self.parts.iter_mut().filter_map(|part| part.process.as_mut()) {
             if down && self.leaving.is_empty() {
                 process.stop();

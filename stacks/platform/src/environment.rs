@@ -9,8 +9,8 @@ mod bounds;
 mod systems;
 
 pub use systems::{
-    Cache, Database, Ledger, LedgerOverride, Lessons, LessonsOverride, Tags, TagsOverride, Trades,
-    TradesOverride,
+    Cache, Database, Ledger, LedgerOverride, Lessons, LessonsOverride, ScalingTarget, Tags, TagsOverride,
+    Trades, TradesOverride, TradesScaling,
 };
 
 /// Where the environments' files are, relative to the workspace.

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod operations;
+mod scaling;
 
 /// What the stack holds.
 pub const DESCRIPTION: &str = "Trades: pod identities of producer, consumer and KEDA";
@@ -117,6 +118,8 @@ fn workloads(
         drain_timeout_seconds,
         metrics_address: METRICS_ADDRESS_DEFAULT.to_owned(),
     };
+    let mut consumer_environment = consumer.to_environment();
+    consumer_environment.extend(level.consumer_log.iter().map(|log| ("RUST_LOG".to_owned(), log.clone())));
     let pods = [
         Pod {
             name: PRODUCER,
@@ -127,9 +130,9 @@ fn workloads(
         },
         Pod {
             name: CONSUMER,
-            // On AWS the scaler sets them, and a deploy must not set them back.
-            replicas: (environment.provider == Provider::Local).then(|| sizes.trades("consumers")),
-            environment: consumer.to_environment(),
+            // The scaler sets them, and a deploy must not set them back.
+            replicas: None,
+            environment: consumer_environment,
             grace_seconds: drain_timeout_seconds.ceil() as u64 + GRACE_MARGIN_SECONDS,
             spread: true,
         },
@@ -150,7 +153,14 @@ fn workloads(
             system: SYSTEM.to_owned(),
             name: pod.name.to_owned(),
             namespace: NAMESPACE.to_owned(),
-            manifest: pod.manifest()?,
+            manifest: match environment.provider {
+                // On one machine no kind has to be installed first: what scales a workload comes with it.
+                Provider::Local if pod.name == CONSUMER => {
+                    let scaling = scaling::Scaling::of(environment, sizes);
+                    format!("{}---\n{}", pod.manifest()?, scaling.manifest(environment, sizes)?)
+                }
+                _ => pod.manifest()?,
+            },
             values: BTreeMap::from([
                 ("kafka_bootstrap_servers".to_owned(), bootstrap_servers.clone()),
                 (

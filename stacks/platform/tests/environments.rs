@@ -223,7 +223,7 @@ fn manifests_are_yaml_and_give_the_workers_what_they_read() {
                     .find(|variable| variable["name"] == wanted)
                     .and_then(|variable| variable["value"].as_str().map(str::to_owned))
             };
-            let scaled = name != "local" && path.contains("consumer");
+            let scaled = path.contains("consumer");
             assert_eq!(deployment["spec"].get("replicas").is_none(), scaled, "{name} {path}: KEDA sets them");
             if path.contains("consumer") {
                 let read = ConsumerConfiguration::from_environment(variable).unwrap();

@@ -8,11 +8,12 @@ use std::{
     path::PathBuf,
 };
 
+use capacity::scaling::{manifest::ScaledObjectManifest, stepper::Target};
 use cfn::{
     Assembly, Json,
     assembly::{LookupSource, Source},
 };
-use platform::{Environment, render, sizes};
+use platform::{Environment, environment::ScalingTarget, render, sizes};
 use regex::Regex;
 use serde::Deserialize;
 
@@ -70,7 +71,8 @@ fn local_renders_workloads_alone() {
         .flat_map(|text| documents(text))
         .map(|document| document["kind"].as_str().unwrap().to_owned())
         .collect();
-    let known = ["Deployment", "Namespace", "PodDisruptionBudget", "Service", "ServiceAccount"];
+    let known =
+        ["Deployment", "Namespace", "PodDisruptionBudget", "ScaledObject", "Service", "ServiceAccount"];
     assert_eq!(kinds, known.map(str::to_owned).into(), "what environments/local passes over or runs");
 }
 
@@ -123,7 +125,9 @@ fn charts_are_pinned_and_no_place_to_get_them_from_is_written_down() {
             ("kedacore/keda", "2.18.1", "keda"),
         ]
     );
+    let within = "http://kube-prometheus-stack-prometheus.monitoring.svc:9090";
     for (path, text) in &prod.files {
+        let text = text.replace(within, "");
         assert!(!text.contains("://") && !text.contains(".io/charts"), "{path}");
         assert!(!text.contains("adminPassword"), "{path}: secrets are named, not written down");
     }
@@ -188,6 +192,46 @@ fn consumers_are_scaled_by_the_environments_service_level() {
             .collect();
         assert_eq!(targets.len(), 1, "{name}");
         assert_eq!(targets[0]["metadata"]["namespace"], scaled["metadata"]["namespace"]);
+    }
+}
+
+#[test]
+fn either_target_is_what_the_arithmetic_reads() {
+    let scaling = |environment: &Environment| {
+        let scaled = of_kind(&render(environment).unwrap(), "ScaledObject").remove(0);
+        let manifest: ScaledObjectManifest = serde_json::from_value(scaled).unwrap();
+        (manifest.scaling().unwrap(), manifest.source().unwrap())
+    };
+    for name in ["dev", "local", "prod", "staging"] {
+        let mut environment = environment(name);
+        let level = environment.trades.clone();
+        environment.trades.backlog_drain_seconds = level.backlog_drain_seconds.ceil();
+        environment.trades.scaling.target = ScalingTarget::Lag;
+        let (by_lag, source) = scaling(&environment);
+        assert_eq!((by_lag.target, by_lag.trigger.allow_idle_consumers), (Target::Lag, false), "{name}");
+        assert_eq!(source.rate_window_seconds, None, "{name}");
+        environment.trades.scaling.target = ScalingTarget::Rate;
+        let (by_rate, source) = scaling(&environment);
+        let Target::Rate(target) = by_rate.target else { panic!("{name}: {by_rate:?}") };
+        assert_eq!(f64::from(target.drain_seconds), level.backlog_drain_seconds.ceil(), "{name}");
+        let rate = sizes(&environment).unwrap().trades("messages_per_second_per_consumer") as f64;
+        let reserve = rate / target.messages_per_second_per_replica as f64;
+        assert!((level.safety_factor..level.safety_factor * 1.1).contains(&reserve), "{name}: {reserve}");
+        assert!(
+            by_rate.trigger.allow_idle_consumers,
+            "{name}: the trigger's own bound would cut the formula"
+        );
+        assert_eq!(source.rate_window_seconds, Some(level.scaling.rate_window_seconds), "{name}");
+        let object = &by_rate.object;
+        assert_eq!(object.cooldown_period_seconds, level.scaling.cooldown_seconds, "{name}");
+        assert_eq!(object.polling_interval_seconds, level.scaling.polling_interval_seconds, "{name}");
+        let windows = [&object.behavior.scale_up, &object.behavior.scale_down]
+            .map(|rules| rules.stabilization_window_seconds);
+        assert_eq!(
+            windows,
+            [level.scaling.scale_up_window_seconds, level.scaling.scale_down_window_seconds],
+            "{name}"
+        );
     }
 }
 
@@ -362,6 +406,12 @@ fn the_dashboard_and_the_rules_ask_for_metrics_that_there_are() {
         let targets = panel["targets"].as_array().unwrap();
         assert!(!targets.is_empty());
         expressions.extend(targets.iter().map(|target| target["expr"].as_str().unwrap().to_owned()));
+    }
+    for scaled in of_kind(&prod, "ScaledObject") {
+        let triggers = scaled["spec"]["triggers"].as_array().unwrap();
+        expressions.extend(
+            triggers.iter().filter_map(|trigger| Some(trigger["metadata"]["query"].as_str()?.to_owned())),
+        );
     }
     let recorded: BTreeSet<String> =
         rules.iter().filter_map(|rule| rule["record"].as_str()).map(str::to_owned).collect();

@@ -69,6 +69,9 @@ pub struct SystemStatus {
     pub target_per_second: Option<f64>,
     /// Records that the producer had acknowledged per second, over the observation.
     pub produced_per_second: f64,
+    /// How the consumers are scaled: target, bounds, pause, lag and rate when it last looked, and the last decisions
+    /// with their reasons; as the local environment tells it.
+    pub scaling: Option<Json>,
     /// Why nothing else is known of it.
     pub error: Option<String>,
 }
@@ -173,6 +176,7 @@ pub async fn system(
         dead_letters_total: after.1.sum(processed, "status=\"dead_letter\"") as u64,
         target_per_second: after.0.max("trades_target_per_second"),
         produced_per_second: rate(&before.0, &after.0, "trades_sent_total"),
+        scaling: consumer.get("scaling").cloned(),
         error: None,
     })
 }
@@ -277,8 +281,53 @@ pub fn table(status: &Status) -> String {
         lines.push(format!("  lag        {} records, {seconds}", system.lag_records));
         lines.push(format!("  replicas   {} of {} ready", system.replicas.ready, system.replicas.desired));
         lines.push(format!("  dead       {} letters", system.dead_letters_total));
+        lines.extend(system.scaling.iter().flat_map(scaling_lines));
     }
     lines.join("\n")
+}
+
+/// How consumers are scaled, and the last decisions, newest first.
+fn scaling_lines(scaling: &Json) -> Vec<String> {
+    let text = |json: &Json, key: &str| json.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
+    let number = |json: &Json, key: &str| json.get(key).and_then(Json::as_u64);
+    let count = |json: &Json, key: &str| number(json, key).unwrap_or(0);
+    let mut lines = vec![format!(
+        "  scaling    {}; {} to {} replicas",
+        text(scaling, "target"),
+        count(scaling, "replicas_min"),
+        count(scaling, "replicas_max")
+    )];
+    if let Some(paused) = number(scaling, "paused") {
+        lines.push(format!(
+            "             paused at {paused} by hand; `target/debug/local-environment resume WORKLOAD` lets it go on"
+        ));
+    }
+    if let Some(error) = scaling.get("error").and_then(Json::as_str) {
+        lines.push(format!("             the lag cannot be read: {error}"));
+    }
+    let decisions = scaling.get("decisions").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    if !decisions.is_empty() {
+        lines.push("  decisions  (UTC)          lag      in/s  replicas".to_owned());
+    }
+    for decision in decisions.iter().rev() {
+        let second = count(decision, "at_ms") / 1000 % 86_400;
+        let lag = number(decision, "lag_records").map_or_else(|| "unknown".to_owned(), |lag| lag.to_string());
+        let times = match count(decision, "times") {
+            0 | 1 => String::new(),
+            times => format!(" ({times} times)"),
+        };
+        lines.push(format!(
+            "    {:02}:{:02}:{:02}  {lag:>14} {:>9.1}  {:>3} -> {:<3} {}{times}",
+            second / 3600,
+            second / 60 % 60,
+            second % 60,
+            decision.get("arrival_per_second").and_then(Json::as_f64).unwrap_or(0.0),
+            count(decision, "current"),
+            count(decision, "desired"),
+            text(decision, "reason"),
+        ));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -294,6 +343,29 @@ mod tests {
         assert_eq!(samples.sum("kafka_messages_processed_total", "status=\"dead_letter\""), 2.0);
         assert_eq!(samples.max("lag"), Some(1.5));
         assert_eq!(samples.max("absent"), None);
+    }
+
+    #[test]
+    fn decisions_read_well() {
+        let scaling = serde_json::json!({
+            "target": "lag / 505", "replicas_min": 0, "replicas_max": 12, "paused": 3, "error": "gone",
+            "decisions": [
+                {"at_ms": 86_400_000 + 3_723_000, "lag_records": 9000, "arrival_per_second": 1000.04, "current": 1,
+                 "desired": 12, "reason": "lag 9000 / 505: at most 12, 1 -> 12", "times": 1},
+                {"at_ms": 3_738_000, "lag_records": null, "arrival_per_second": 0.0, "current": 12, "desired": 12,
+                 "reason": "stays", "times": 4},
+            ],
+        });
+        let lines = scaling_lines(&scaling).join("\n");
+        assert_eq!(
+            lines,
+            "  scaling    lag / 505; 0 to 12 replicas\n             \
+             paused at 3 by hand; `target/debug/local-environment resume WORKLOAD` lets it go on\n             \
+             the lag cannot be read: gone\n  \
+             decisions  (UTC)          lag      in/s  replicas\n    \
+             01:02:18         unknown       0.0   12 -> 12  stays (4 times)\n    \
+             01:02:03            9000    1000.0    1 -> 12  lag 9000 / 505: at most 12, 1 -> 12"
+        );
     }
 
     #[test]

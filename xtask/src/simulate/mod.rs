@@ -1,6 +1,7 @@
 //! `cargo xtask simulate`.
 
 mod chart;
+mod measured;
 mod progress;
 mod report;
 mod svg;
@@ -20,6 +21,8 @@ use anyhow::{Context, Result, bail};
 use platform::{Environment, Sizes};
 use serde::Deserialize;
 
+pub(crate) use report::setting;
+
 use progress::Progress;
 use report::{Report, Run};
 
@@ -32,7 +35,9 @@ use report::{Report, Run};
 /// Scenarios: spike, sawtooth, slow-start, poison-storm, lost-zone, demo, or a file of your own like those in
 /// stacks/capacity/scenarios/.
 ///
-/// Example: cargo xtask simulate trades --env prod --scenario spike --compare --within 5 --percent 95
+/// Examples:
+///   cargo xtask simulate trades --env prod --scenario spike --compare --within 5 --percent 95
+///   cargo xtask simulate trades --measured target/reports/trades/report.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct SimulateArgs {
@@ -69,6 +74,9 @@ pub(crate) struct SimulateArgs {
     /// A manifest of your own, with one ScaledObject, instead of our setting.
     #[arg(long, conflicts_with_all = ["lag_threshold", "drain", "min", "down_window"], value_name = "FILE")]
     scaled_object: Option<PathBuf>,
+    /// A report of `cargo xtask demo trades`: how far the simulation of its course is from what was measured.
+    #[arg(long, conflicts_with_all = ["scenario", "compare", "lag_threshold", "scaled_object", "drain", "min", "down_window", "svg"], value_name = "FILE")]
+    measured: Option<PathBuf>,
     /// JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -88,6 +96,9 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(arguments: &SimulateArgs, root: &Path) -> Result<ExitCode> {
+    if let Some(file) = &arguments.measured {
+        return measured::run(file, root, arguments.json);
+    }
     let environment = Environment::load(root, &arguments.env)?;
     let progress = Progress::new()?;
     let Some(report) = report(arguments, &environment, &|begun, all| progress.tell(begun, all))? else {
@@ -111,7 +122,7 @@ pub(crate) fn run(arguments: &SimulateArgs, root: &Path) -> Result<ExitCode> {
 }
 
 /// A name that comes with the project counts before a file of that name.
-fn scenario(name: &str) -> Result<Scenario> {
+pub(crate) fn scenario(name: &str) -> Result<Scenario> {
     if BUILT_IN.iter().any(|(known, _)| *known == name) {
         return Ok(Scenario::built_in(name)?);
     }
@@ -126,23 +137,36 @@ fn scenario(name: &str) -> Result<Scenario> {
 /// The setting of the ScaledObject in a manifest, which may hold other documents.
 fn scaled_object(file: &Path) -> Result<Scaling> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    scaling_in(&[&text]).with_context(|| file.display().to_string())
+}
+
+/// The setting that an environment is deployed with.
+pub(crate) fn rendered_scaling(environment: &Environment) -> Result<Scaling> {
+    let assembly = platform::render(environment)?;
+    let manifests = assembly.files.iter().filter(|(name, _)| name.ends_with(".yaml"));
+    let texts: Vec<&str> = manifests.map(|(_, text)| text.as_str()).collect();
+    scaling_in(&texts).with_context(|| format!("the manifests of {}", environment.name))
+}
+
+/// The setting of the one ScaledObject in manifests.
+fn scaling_in(texts: &[&str]) -> Result<Scaling> {
     let mut found = Vec::new();
-    for document in serde_yaml_ng::Deserializer::from_str(&text) {
-        let value =
-            serde_yaml_ng::Value::deserialize(document).with_context(|| file.display().to_string())?;
-        if value.get("kind").and_then(serde_yaml_ng::Value::as_str) == Some("ScaledObject") {
-            found.push(value);
+    for text in texts {
+        for document in serde_yaml_ng::Deserializer::from_str(text) {
+            let value = serde_yaml_ng::Value::deserialize(document)?;
+            if value.get("kind").and_then(serde_yaml_ng::Value::as_str) == Some("ScaledObject") {
+                found.push(value);
+            }
         }
     }
     let [manifest] = &found[..] else {
-        bail!("{}: {} documents of kind ScaledObject; one is needed", file.display(), found.len());
+        bail!("{} documents of kind ScaledObject; one is needed", found.len());
     };
-    let manifest: ScaledObjectManifest =
-        serde_yaml_ng::from_value(manifest.clone()).with_context(|| file.display().to_string())?;
-    manifest.scaling().with_context(|| file.display().to_string())
+    let manifest: ScaledObjectManifest = serde_yaml_ng::from_value(manifest.clone())?;
+    Ok(manifest.scaling()?)
 }
 
-fn workload(environment: &Environment, sizes: &Sizes) -> Workload {
+pub(crate) fn workload(environment: &Environment, sizes: &Sizes) -> Workload {
     let level = &environment.trades;
     Workload {
         partitions: u32::try_from(sizes.trades("partitions")).unwrap_or(u32::MAX),

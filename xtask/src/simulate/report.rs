@@ -56,7 +56,7 @@ pub(super) fn clock(seconds: u64) -> String {
 }
 
 /// A scaler's setting in one line.
-fn setting(scaling: &Scaling) -> String {
+pub(crate) fn setting(scaling: &Scaling) -> String {
     let object = &scaling.object;
     let target = match scaling.target {
         Target::Lag => format!("lag / {}", scaling.trigger.lag_threshold),

@@ -1,11 +1,13 @@
 //! Consumes trades in microbatches: what a trade must be, and the simulated write.
 
-use std::time::Duration;
+mod journal;
+
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use worker_contract::trades::ConsumerConfiguration;
 use worker_kit::{
-    batch::Record,
+    batch::{Origin, Record},
     consumer::ConsumerSettings,
     dead_letters::Rejection,
     lanes::Limits,
@@ -22,6 +24,8 @@ const BATCHES_WAITING: usize = 8;
 pub struct Trade {
     /// What the trade is worth: quantity x price, in cents.
     pub value_cents: u64,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// The message as it comes, borrowed from the record.
@@ -79,7 +83,8 @@ impl BatchHandler for TradeWriter {
         let message: Message<'_> =
             serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
         check(&message).map_err(malformed)?;
-        Ok(Trade { value_cents: (message.quantity as f64 * message.price * 100.0 + 0.5) as u64 })
+        let value_cents = (message.quantity as f64 * message.price * 100.0 + 0.5) as u64;
+        Ok(Trade { value_cents, origin: record.origin })
     }
 
     async fn handle(&self, trades: &[Trade]) -> Result<(), HandleError> {
@@ -88,7 +93,15 @@ impl BatchHandler for TradeWriter {
         if !self.processing_time.is_zero() {
             tokio::time::sleep(self.processing_time).await;
         }
-        tracing::debug!(trades = trades.len(), cents, "batch written");
+        // What was written, when and how late, for whoever counts.
+        tracing::debug!(
+            trades = trades.len(),
+            cents,
+            at_ms = journal::milliseconds(SystemTime::now()),
+            offsets = %journal::Offsets(trades),
+            ages_ms = %journal::Ages(trades, SystemTime::now()),
+            "batch written"
+        );
         Ok(())
     }
 }
@@ -135,7 +148,6 @@ pub fn settings(configuration: &ConsumerConfiguration, client_id: &str) -> Consu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use worker_kit::batch::Origin;
 
     fn decode(payload: Option<&[u8]>) -> Result<Trade, Rejection> {
         let writer = TradeWriter { processing_time: Duration::ZERO, message_bytes_max: 1024 };
@@ -148,7 +160,7 @@ mod tests {
     #[test]
     fn a_trade_is_understood() {
         let trade = decode(Some(GOOD.as_bytes())).unwrap();
-        assert_eq!(trade, Trade { value_cents: 12_340 });
+        assert_eq!((trade.value_cents, trade.origin.offset), (12_340, 0));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use constructs::addresses::Block;
 
-use super::{Database, Environment, Ledger, Lessons, Tags, Trades};
+use super::{Database, Environment, Ledger, Lessons, Provider, ScalingTarget, Tags, Trades};
+
+/// A rate over less may have but one sample in it.
+const RATE_WINDOW_MIN_SECONDS: u32 = 180;
 
 /// What is wrong: the dotted key, and why.
 type Complaint = (&'static str, String);
@@ -125,6 +128,26 @@ fn trades(trades: &Trades) -> Vec<Bounded> {
         ("trades.batches_in_flight", f64::from(trades.batches_in_flight), 1.0, 256.0),
         ("trades.safety_factor", trades.safety_factor, 1.0, 10.0),
         ("trades.backlog_drain_seconds", trades.backlog_drain_seconds, 1.0, 3600.0),
+        (
+            "trades.scaling.polling_interval_seconds",
+            f64::from(trades.scaling.polling_interval_seconds),
+            1.0,
+            300.0,
+        ),
+        ("trades.scaling.cooldown_seconds", f64::from(trades.scaling.cooldown_seconds), 1.0, 3600.0),
+        (
+            "trades.scaling.scale_up_window_seconds",
+            f64::from(trades.scaling.scale_up_window_seconds),
+            0.0,
+            3600.0,
+        ),
+        (
+            "trades.scaling.scale_down_window_seconds",
+            f64::from(trades.scaling.scale_down_window_seconds),
+            0.0,
+            3600.0,
+        ),
+        ("trades.scaling.rate_window_seconds", f64::from(trades.scaling.rate_window_seconds), 1.0, 3600.0),
     ]
 }
 
@@ -271,7 +294,28 @@ fn database(database: &Database) -> Option<Complaint> {
 
 /// What values of one service level must not say together.
 fn levels(environment: &Environment) -> Option<Complaint> {
-    let Environment { ledger, lessons, .. } = environment;
+    let Environment { trades, ledger, lessons, .. } = environment;
+    if trades.scaling.target == ScalingTarget::Rate && trades.backlog_drain_seconds.fract() != 0.0 {
+        return Some((
+            "trades.backlog_drain_seconds",
+            format!(
+                "{} is not whole seconds, which the formula over rate and lag wants",
+                trades.backlog_drain_seconds
+            ),
+        ));
+    }
+    if environment.provider == Provider::Aws
+        && trades.scaling.target == ScalingTarget::Rate
+        && trades.scaling.rate_window_seconds < RATE_WINDOW_MIN_SECONDS
+    {
+        return Some((
+            "trades.scaling.rate_window_seconds",
+            format!(
+                "{} is less than {RATE_WINDOW_MIN_SECONDS}: the brokers are scraped every 60 s, and a rate needs two samples",
+                trades.scaling.rate_window_seconds
+            ),
+        ));
+    }
     if ledger.batch_window_seconds > 0.5 && ledger.batch_window_seconds.fract() != 0.0 {
         return Some((
             "ledger.batch_window_seconds",

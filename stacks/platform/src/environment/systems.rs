@@ -29,9 +29,42 @@ pub struct Trades {
     /// A backlog that a consumer would need longer for than this, in seconds, calls for another consumer; so it
     /// is also how long a record waits while the load is steady.
     pub backlog_drain_seconds: f64,
+    /// What the consumers log, as `RUST_LOG` takes it; without it what they log by themselves.
+    #[serde(default)]
+    pub consumer_log: Option<String>,
+    /// How consumers are added and taken away.
+    pub scaling: TradesScaling,
     /// Derived figures that are set here instead.
     #[serde(default, rename = "override")]
     pub overrides: TradesOverride,
+}
+
+/// What the trades' consumers follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScalingTarget {
+    /// The lag, a share a consumer: as published.
+    Lag,
+    /// What arrives, and what waits over the time to drain it.
+    Rate,
+}
+
+/// How the trades' consumers are added and taken away.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TradesScaling {
+    /// What they follow.
+    pub target: ScalingTarget,
+    /// How often KEDA asks for the lag.
+    pub polling_interval_seconds: u32,
+    /// Between the last record and the step to no consumer.
+    pub cooldown_seconds: u32,
+    /// How long more must have been asked for before consumers are added.
+    pub scale_up_window_seconds: u32,
+    /// How long less must have been asked for before consumers are taken away.
+    pub scale_down_window_seconds: u32,
+    /// Over which the arrival rate is measured; on AWS at least three of the exporters' 60 s.
+    pub rate_window_seconds: u32,
 }
 
 /// Derived figures of the trades system that an environment sets itself.
