@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cfn::{App, Handle, Lookup, Property, Scope, Value, assembly::AssetKind};
 use cfn_resources::{
-    cloudwatch::{Alarm, AlarmStatistic, Dashboard},
+    cloudwatch::{Alarm, AlarmStatistic},
     events::{Rule, RuleDeadLetterConfig, RuleTarget},
     ssm::{Parameter, ParameterType},
 };
@@ -33,6 +33,10 @@ use crate::{
     observability::Observability,
     sizes::{CONTROL_PARTITIONS, DEAD_LETTER_PARTITIONS, Sizes},
 };
+
+mod operations;
+
+use operations::Functions;
 
 /// What the stack holds.
 pub const DESCRIPTION: &str = "Ledger: topics, functions, the mode";
@@ -235,10 +239,9 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, database: &LedgerDat
         &queue,
         &[("Transform", &transform), ("Writer", &writer), ("ModeFunction", &mode_function)],
     );
-    let body = json!({ "widgets": [
-        transform.widget("transform"), writer.widget("writer"), mode_function.widget("mode")
-    ] });
-    scope.add("Dashboard", Dashboard::new(Value::json_text(body)).dashboard_name(name));
+    let functions = Functions { transform: &transform, writer: &writer, mode: &mode_function };
+    operations::alarms(&mut scope, observability, &functions, environment.ledger.transactions_per_second);
+    operations::dashboard(&mut scope, &name, &database.database, &functions);
     for package in FUNCTIONS {
         app.asset(package, AssetKind::Zip, package, None);
     }
