@@ -26,6 +26,9 @@ use rdkafka::{
 use worker_contract::{KafkaAuthentication, KafkaConfiguration, ledger::TransformConfiguration};
 use worker_kit::kafka_event::{EventRecord, KafkaEvent};
 
+/// A record that was read: partition, key, payload, cause.
+type Read = (i32, Vec<u8>, Vec<u8>, Option<String>);
+
 struct Broker {
     process: Child,
     servers: String,
@@ -78,8 +81,8 @@ impl Broker {
         }
     }
 
-    /// All records of a topic, once there are as many: partition, key, payload, cause.
-    fn read(&self, topic: &str, count: usize) -> Vec<(i32, Vec<u8>, Vec<u8>, Option<String>)> {
+    /// All records of a topic, once there are as many.
+    fn read(&self, topic: &str, count: usize) -> Vec<Read> {
         let consumer: BaseConsumer = self.client().create().unwrap();
         let mut list = TopicPartitionList::new();
         for partition in 0..3 {
