@@ -181,7 +181,8 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     let target = Target::with(root, &arguments.env, &here)?;
     let binaries = if is_local { target.binaries.clone() } else { cross::build(root, &assembly, &packages)? };
     let endpoint_url = if target.is_local() {
-        let state = ask_local(root, &target.local_program(), &["up"])?;
+        let state =
+            ask_local(root, &target.local_program(), &["up", "--region", &target.environment.region])?;
         let text =
             |pointer: &str| state.pointer(pointer).and_then(serde_json::Value::as_str).map(str::to_owned);
         if !arguments.json {

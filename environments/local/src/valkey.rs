@@ -263,15 +263,21 @@ fn slots(shard: u32, shards: u32) -> (u32, u32) {
 /// Whether a node takes part in a whole cluster and answers requests.
 #[must_use]
 pub fn answers(address: SocketAddr, timeout: Duration) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.write_all(b"CLUSTER INFO\r\nQUIT\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.contains("cluster_state:ok"))
+    ask(address, "CLUSTER INFO", timeout).is_ok_and(|answer| answer.contains("cluster_state:ok"))
+}
+
+/// Asks one command and gives all that is answered, as the protocol has it.
+///
+/// # Errors
+///
+/// When the node does not answer.
+pub fn ask(address: SocketAddr, command: &str, timeout: Duration) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[cfg(test)]
