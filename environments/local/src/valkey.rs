@@ -127,6 +127,8 @@ impl Cluster {
         command.args(["--port", &node.port.to_string(), "--cluster-port", &node.cluster_port.to_string()]);
         command.args(["--bind", HOST, "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]);
         command.args(["--cluster-node-timeout", "2000", "--appendonly", "yes", "--appendfsync", "always"]);
+        // Its arguments go on telling whose it is.
+        command.args(["--set-proc-title", "no"]);
         command.args(["--save", "", "--daemonize", "no", "--dir"]).arg(&directory);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
         Ok(command)

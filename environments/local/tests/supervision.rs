@@ -79,7 +79,7 @@ fn what_a_killed_supervisor_left_is_cleaned_up_by_the_next_start() {
     assert_eq!(again.supervisor, before.supervisor, "what runs is found, not started again");
 
     let left: BTreeSet<i32> = environment.processes().into_iter().collect();
-    assert_eq!(left.len(), 4, "supervisor, broker, emulator, workload: {left:?}");
+    assert_eq!(left.len(), 7, "the supervisor, five parts and a workload: {left:?}");
     kill_at_once(before.supervisor.pid);
     wait_for("the supervisor to be gone", || !is_running(before.supervisor.pid));
     let message = environment.refusal(&["status"]);
@@ -92,7 +92,7 @@ fn what_a_killed_supervisor_left_is_cleaned_up_by_the_next_start() {
     }
     assert_eq!((&after.aws, &after.kafka), (&before.aws, &before.kafka), "endpoints stay");
     let running = environment.processes();
-    assert_eq!(running.len(), 3, "supervisor, broker, emulator: {running:?}");
+    assert_eq!(running.len(), 6, "the supervisor and five parts: {running:?}");
 
     assert!(environment.run(&["down"]).status.success());
     assert_eq!(environment.processes(), Vec::<i32>::new());
