@@ -93,7 +93,6 @@ mod tests {
             digest: String::new(),
             stacks: Vec::new(),
             assets: Vec::new(),
-            artifact_bucket: None,
             workloads: Vec::new(),
             helm_releases: Vec::new(),
             cluster_manifests: after
