@@ -28,6 +28,8 @@ const BATCH_TIMEOUT_SECONDS: &str = "BATCH_TIMEOUT_SECONDS";
 const BATCH_PROCESSING_TIME: &str = "BATCH_PROCESSING_TIME";
 const BATCHES_IN_FLIGHT: &str = "BATCHES_IN_FLIGHT";
 const MESSAGE_BYTES_MAX: &str = "MESSAGE_BYTES_MAX";
+const GROUP_INSTANCE_ID: &str = "GROUP_INSTANCE_ID";
+const SESSION_TIMEOUT_SECONDS: &str = "SESSION_TIMEOUT_SECONDS";
 const RETRY_BUDGET_SECONDS: &str = "RETRY_BUDGET_SECONDS";
 const DRAIN_TIMEOUT_SECONDS: &str = "DRAIN_TIMEOUT_SECONDS";
 
@@ -96,6 +98,10 @@ pub struct ConsumerConfiguration {
     pub dead_letter_topic: String,
     /// The consumer group.
     pub consumer_group: String,
+    /// The name by which the group knows this consumer again after a restart; without one it is a new member each time.
+    pub group_instance_id: Option<String>,
+    /// How long the group waits for a sign of life of this consumer.
+    pub session_timeout_seconds: f64,
     /// Records in a batch, at most.
     pub batch_size: u32,
     /// Payload bytes in a batch, at most; a larger record is a batch of its own.
@@ -129,6 +135,8 @@ impl ConsumerConfiguration {
             topic: reader.text(TOPIC, "the topic that the trades come from")?,
             dead_letter_topic: reader.text(DEAD_LETTER_TOPIC, "the topic for what cannot be processed")?,
             consumer_group: reader.text(CONSUMER_GROUP, "the consumer group")?,
+            group_instance_id: reader.optional(GROUP_INSTANCE_ID),
+            session_timeout_seconds: reader.number(SESSION_TIMEOUT_SECONDS, 10.0, 1.0..=1800.0)?,
             batch_size: reader.number(BATCH_SIZE, 100, 1..=10_000)?,
             batch_bytes: reader.number(BATCH_BYTES, 1 << 20, 1..=64 << 20)?,
             batch_timeout_seconds: reader.number(BATCH_TIMEOUT_SECONDS, 0.1, 0.001..=60.0)?,
@@ -146,8 +154,13 @@ impl ConsumerConfiguration {
     /// The variables that give this configuration.
     #[must_use]
     pub fn to_environment(&self) -> BTreeMap<String, String> {
+        let writer = match &self.group_instance_id {
+            Some(id) => Writer::default().set(GROUP_INSTANCE_ID, id),
+            None => Writer::default(),
+        };
         self.kafka
-            .write(Writer::default())
+            .write(writer)
+            .set(SESSION_TIMEOUT_SECONDS, self.session_timeout_seconds)
             .set(TOPIC, &self.topic)
             .set(DEAD_LETTER_TOPIC, &self.dead_letter_topic)
             .set(CONSUMER_GROUP, &self.consumer_group)
@@ -185,12 +198,16 @@ mod tests {
             batch_size in 1u32..=10_000,
             timeout in 0.001f64..=60.0,
             in_flight in 1u32..=256,
+            group_instance_id in proptest::option::of("[a-z]{1,8}-[0-9]"),
+            session_timeout_seconds in 1.0f64..=1800.0,
         ) {
             let configuration = ConsumerConfiguration {
                 kafka: KafkaConfiguration { bootstrap_servers: "b-1:9098,b-2:9098".to_owned(), authentication },
                 topic: "trade-tx".to_owned(),
                 dead_letter_topic: "trade-tx-dlq".to_owned(),
                 consumer_group: "workers".to_owned(),
+                group_instance_id,
+                session_timeout_seconds,
                 batch_size,
                 batch_bytes: 1 << 16,
                 batch_timeout_seconds: timeout,

@@ -119,7 +119,8 @@ fn apache_kafka(layout: &Layout, java: &Path, directory: &Path, ports: Ports) ->
     Ok(command)
 }
 
-/// One node that is broker and controller. Internal topics have one replica, groups form at once, and no
+/// One node that is broker and controller. Internal topics have one replica, groups form at once and may notice a lost
+/// member sooner than the default of 6 s allows, and no
 /// topic comes into being by being named. A broker that was killed comes back when its former session has ended, so
 /// that is kept short.
 fn server_properties(data: &Path, ports: Ports) -> String {
@@ -147,6 +148,7 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false

@@ -48,6 +48,9 @@ const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 /// How long a batch is tried again, in seconds.
 const RETRY_BUDGET_SECONDS: f64 = 30.0;
 
+/// How long the group waits for a consumer's sign of life, in seconds: what a lost node's partitions wait at least.
+const SESSION_TIMEOUT_SECONDS: f64 = 10.0;
+
 /// What a pod is given beyond the longest drain, in seconds.
 const GRACE_MARGIN_SECONDS: u64 = 10;
 
@@ -108,6 +111,9 @@ fn workloads(
         topic: TRADES_TOPIC.to_owned(),
         dead_letter_topic: TRADES_DEAD_LETTER_TOPIC.to_owned(),
         consumer_group: CONSUMER_GROUP.to_owned(),
+        // Pods come and go with the load: one that goes for good gives its partitions up at once.
+        group_instance_id: None,
+        session_timeout_seconds: SESSION_TIMEOUT_SECONDS,
         batch_size: level.batch_size,
         batch_bytes: 1 << 20,
         batch_timeout_seconds: level.batch_timeout_seconds,

@@ -359,18 +359,18 @@ fn metrics_are_told_from_the_rest_of_an_expression() {
     assert_eq!(metrics(expression), ["a_bucket", "c:d:max", "e_count"].map(str::to_owned).into());
 }
 
-/// What the consumer registers, as its source says it, with the series that a histogram becomes.
+/// What a running consumer exports, as its own test has it from a real one, with the series that a histogram becomes.
 fn registered() -> BTreeSet<String> {
-    let source = std::fs::read_to_string(workspace().join("apps/kit/src/consumer/metrics.rs")).unwrap();
-    let source = source.split("#[cfg(test)]").next().unwrap();
-    let metric = Regex::new(r#"(Opts::new|HistogramOpts::new|[A-Z]\w*::new)\(\s*"([a-z_]+)""#).unwrap();
+    let snapshot = "apps/trades/consumer/tests/snapshots/exposition__what_a_consumer_exports_is_what_prometheus_takes_and_rules_ask_for.snap";
+    let text = std::fs::read_to_string(workspace().join(snapshot)).unwrap();
+    let families = text.rsplit_once("---\n").unwrap().1;
     let mut names = BTreeSet::new();
-    for found in metric.captures_iter(source) {
-        let name = found[2].to_owned();
-        if &found[1] == "HistogramOpts::new" {
+    for family in families.lines() {
+        let (name, kind) = family.split_once(' ').unwrap();
+        if kind == "histogram" {
             names.extend(["bucket", "count", "sum"].map(|suffix| format!("{name}_{suffix}")));
         } else {
-            names.insert(name);
+            names.insert(name.to_owned());
         }
     }
     assert!(names.len() > 10 && names.contains("kafka_consumer_lag_seconds"), "{names:?}");
@@ -379,13 +379,14 @@ fn registered() -> BTreeSet<String> {
 
 /// Metrics of others, by who exports them. A new one is to be looked up first.
 const OF_OTHERS: [&str; 11] = [
-    // The JMX exporter of MSK's brokers.
+    // The JMX exporter of MSK's brokers: Amazon MSK Developer Guide, "Open monitoring with Prometheus"; consumer lag
+    // by "Monitor consumer lags".
     "kafka_consumer_group_ConsumerLagMetrics_Value",
     "kafka_server_BrokerTopicMetrics_Count",
-    // KEDA's operator.
+    // KEDA's operator: keda.sh, "Integrate with Prometheus".
     "keda_scaler_detail_errors_total",
     "keda_scaler_metrics_value",
-    // kube-state-metrics.
+    // kube-state-metrics: docs/metrics/{workload,cluster} of its repository.
     "kube_deployment_spec_replicas",
     "kube_deployment_status_replicas",
     "kube_deployment_status_replicas_ready",

@@ -100,6 +100,11 @@ impl EngineContext {
         self.batch_ended(&mut state, lane);
     }
 
+    /// Counts a commit that failed.
+    pub(super) fn commit_failed(&self) {
+        self.metrics.commit_failed();
+    }
+
     fn batch_ended(&self, state: &mut State, lane: usize) {
         self.metrics.in_flight(state.lanes.in_flight());
         if state.lanes.waiting(lane) <= state.wake_at_waiting {
@@ -155,6 +160,7 @@ impl EngineContext {
                 && let Err(error) = commit_offsets(consumer, &topic, &offsets, CommitMode::Sync)
             {
                 tracing::warn!(%error, "the commit before a revocation failed; some records will be read again");
+                self.metrics.commit_failed();
                 let failed = offsets.iter().map(|(partition, _)| *partition);
                 self.state().lanes.commit_failed(failed);
             }
@@ -198,7 +204,7 @@ impl ConsumerContext for EngineContext {
             state.lanes.assign(&partitions);
             // Partitions come unpaused, also those that were paused when they were last given up.
             state.paused.retain(|partition| !partitions.contains(partition));
-            self.metrics.joined();
+            self.metrics.rebalanced(Instant::now());
             tracing::info!(?partitions, "partitions taken over");
         }
     }
@@ -206,6 +212,7 @@ impl ConsumerContext for EngineContext {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         if let Err(error) = result {
             tracing::warn!(%error, "commit failed; tried again later");
+            self.metrics.commit_failed();
             let partitions: Vec<i32> = offsets.elements().iter().map(|element| element.partition()).collect();
             self.state().lanes.commit_failed(partitions);
         }

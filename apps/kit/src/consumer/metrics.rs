@@ -36,6 +36,9 @@ pub struct ConsumerMetrics {
     dead_letters: IntCounterVec,
     retries: IntCounter,
     drain_timeouts: IntCounter,
+    commit_failures: IntCounter,
+    rebalances: IntCounter,
+    start_seconds: GaugeVec,
     in_flight: IntGauge,
     lag_records: IntGaugeVec,
     lag_seconds: GaugeVec,
@@ -105,6 +108,19 @@ impl ConsumerMetrics {
         let retries = IntCounter::new("kafka_batch_retries_total", "Times that a batch was tried again.")?;
         let drain_timeouts =
             IntCounter::new("kafka_drain_timeouts_total", "Revocations that did not wait for all batches.")?;
+        let commit_failures =
+            IntCounter::new("kafka_commit_failures_total", "Commits that failed; each is tried again.")?;
+        let rebalances = IntCounter::new(
+            "kafka_rebalances_total",
+            "Rebalances that ended with a new assignment for this member.",
+        )?;
+        let start_seconds = GaugeVec::new(
+            Opts::new(
+                "kafka_consumer_start_seconds",
+                "Time from the start of the consumer until it was connected, and until it had partitions.",
+            ),
+            &["phase"],
+        )?;
         let in_flight = IntGauge::new("kafka_batches_in_flight", "Batches that are being processed.")?;
         let lag_records = IntGaugeVec::new(
             Opts::new("kafka_consumer_lag_records", "Records that are not done, by partition."),
@@ -124,6 +140,9 @@ impl ConsumerMetrics {
         registry.register(Box::new(dead_letters.clone()))?;
         registry.register(Box::new(retries.clone()))?;
         registry.register(Box::new(drain_timeouts.clone()))?;
+        registry.register(Box::new(commit_failures.clone()))?;
+        registry.register(Box::new(rebalances.clone()))?;
+        registry.register(Box::new(start_seconds.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(lag_records.clone()))?;
         registry.register(Box::new(lag_seconds.clone()))?;
@@ -138,6 +157,9 @@ impl ConsumerMetrics {
             dead_letters,
             retries,
             drain_timeouts,
+            commit_failures,
+            rebalances,
+            start_seconds,
             in_flight,
             lag_records,
             lag_seconds,
@@ -169,6 +191,27 @@ impl ConsumerMetrics {
         self.processed.with_label_values(&["dead_letter"]).get()
     }
 
+    /// Commits that failed so far; what they were for was committed later or is read again.
+    #[must_use]
+    pub fn commit_failures_total(&self) -> u64 {
+        self.commit_failures.get()
+    }
+
+    /// Rebalances so far that ended with a new assignment for this member.
+    #[must_use]
+    pub fn rebalances_total(&self) -> u64 {
+        self.rebalances.get()
+    }
+
+    /// How long the start took, in seconds: until the client had the topic's metadata, and until the group gave
+    /// it partitions. `None` as long as that has not come.
+    #[must_use]
+    pub fn start_seconds(&self) -> Option<(f64, f64)> {
+        let [connected, joined] =
+            ["connected", "joined"].map(|phase| self.start_seconds.with_label_values(&[phase]).get());
+        (joined > 0.0).then_some((connected, joined))
+    }
+
     fn since_start_ms(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
@@ -177,8 +220,28 @@ impl ConsumerMetrics {
         self.last_poll_ms.store(self.since_start_ms(now), Ordering::Relaxed);
     }
 
-    pub(super) fn joined(&self) {
-        self.joined.store(true, Ordering::Relaxed);
+    pub(super) fn connected(&self, now: Instant) {
+        self.started_until("connected", now);
+    }
+
+    pub(super) fn rebalanced(&self, now: Instant) {
+        self.rebalances.inc();
+        if !self.joined.swap(true, Ordering::Relaxed) {
+            self.started_until("joined", now);
+        }
+    }
+
+    fn started_until(&self, phase: &str, now: Instant) {
+        let seconds = now.saturating_duration_since(self.started).as_secs_f64();
+        self.start_seconds.with_label_values(&[phase]).set(seconds);
+    }
+
+    pub(super) fn commit_failed(&self) {
+        self.commit_failures.inc();
+    }
+
+    pub(super) fn retried(&self) {
+        self.retries.inc();
     }
 
     pub(super) fn in_flight(&self, batches: usize) {
@@ -207,7 +270,6 @@ impl ConsumerMetrics {
         if let Ok(outcome) = result {
             self.processed.with_label_values(&["success"]).inc_by(outcome.processed as u64);
             self.processed.with_label_values(&["dead_letter"]).inc_by(outcome.dead_letters as u64);
-            self.retries.inc_by(u64::from(outcome.retries));
         }
     }
 

@@ -5,6 +5,7 @@
 //! are paused, and it goes on polling, so that the group does not take the member for dead.
 
 mod context;
+mod membership;
 mod metrics;
 mod work;
 
@@ -31,6 +32,7 @@ use crate::{
     retry::RetryPolicy,
 };
 use context::{EngineContext, State};
+pub use membership::Membership;
 pub use metrics::ConsumerMetrics;
 use work::Work;
 
@@ -55,8 +57,8 @@ const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a poll waits between two tries of the last commit.
 const LAST_COMMIT_POLL: Duration = Duration::from_millis(50);
 
-/// How long the group waits for a sign of life.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a question for the topic's metadata waits, before the client is polled again for what else it needs.
+const METADATA_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a consumer is told.
 #[derive(Clone, Debug)]
@@ -90,8 +92,6 @@ impl ConsumerSettings {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string())
-            .set("heartbeat.interval.ms", "1000")
             .set("max.poll.interval.ms", "300000")
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "100")
@@ -101,11 +101,8 @@ impl ConsumerSettings {
             .set("fetch.queue.backoff.ms", "10")
             .set("allow.auto.create.topics", "false")
             .set("statistics.interval.ms", "1000");
+        Membership::default().apply(&mut config);
         config
-    }
-
-    fn revoke_timeout(&self) -> Duration {
-        self.drain_timeout.min(SESSION_TIMEOUT / 2)
     }
 }
 
@@ -147,12 +144,28 @@ pub async fn run<H: BatchHandler, S: DeadLetterSink>(
     metrics: Arc<ConsumerMetrics>,
     stop: CancellationToken,
 ) -> Result<(), ConsumerError> {
+    run_as(settings, Membership::default(), handler, sink, metrics, stop).await
+}
+
+/// As [`run`], as a member of the group that is told apart and waited for as said.
+///
+/// # Errors
+///
+/// See [`ConsumerError`].
+pub async fn run_as<H: BatchHandler, S: DeadLetterSink>(
+    settings: ConsumerSettings,
+    membership: Membership,
+    handler: Arc<H>,
+    sink: Arc<S>,
+    metrics: Arc<ConsumerMetrics>,
+    stop: CancellationToken,
+) -> Result<(), ConsumerError> {
     let runtime = tokio::runtime::Handle::current();
     let (done, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("kafka-poll".to_owned())
         .spawn(move || {
-            let _ = done.send(poll_loop(&settings, &handler, &sink, &metrics, &stop, &runtime));
+            let _ = done.send(poll_loop(&settings, &membership, &handler, &sink, &metrics, &stop, &runtime));
         })
         .map_err(|error| ConsumerError::Thread(error.to_string()))?;
     ended.await.map_err(|_| ConsumerError::Thread("it panicked".to_owned()))?
@@ -160,6 +173,7 @@ pub async fn run<H: BatchHandler, S: DeadLetterSink>(
 
 fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
     settings: &ConsumerSettings,
+    membership: &Membership,
     handler: &Arc<H>,
     sink: &Arc<S>,
     metrics: &Arc<ConsumerMetrics>,
@@ -170,10 +184,12 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
         State::new(Lanes::new(settings.limits)),
         TokenSource::new(&settings.kafka, runtime.clone()),
         metrics.clone(),
-        settings.revoke_timeout(),
+        membership.revoke_timeout(settings.drain_timeout),
     );
-    let consumer: BaseConsumer<EngineContext> =
-        BaseConsumer::from_config_and_context(&settings.client_config(), context)?;
+    let mut config = settings.client_config();
+    membership.apply(&mut config);
+    let consumer: BaseConsumer<EngineContext> = BaseConsumer::from_config_and_context(&config, context)?;
+    connect(&consumer, &settings.topic, metrics, stop);
     consumer.subscribe(&[&settings.topic])?;
     let context = consumer.context().clone();
     let work = Arc::new(Work {
@@ -224,6 +240,32 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
     drop(consumer);
     tracing::info!(from = ?phase, to = ?Phase::Complete, "consumer ended");
     failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Waits until the client has found the brokers and the topic. Whoever cannot work must not join: a member that
+/// comes and goes costs the others two rebalances.
+fn connect(
+    consumer: &BaseConsumer<EngineContext>,
+    topic: &str,
+    metrics: &ConsumerMetrics,
+    stop: &CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        metrics.polled(Instant::now());
+        // Tokens are made within the poll.
+        drop(consumer.poll(Duration::ZERO));
+        match consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT) {
+            Ok(metadata) if metadata.topics().iter().any(|found| !found.partitions().is_empty()) => {
+                metrics.connected(Instant::now());
+                return;
+            }
+            Ok(_) => {
+                tracing::warn!(topic, "the topic is not there yet");
+                std::thread::sleep(METADATA_TIMEOUT);
+            }
+            Err(error) => tracing::warn!(%error, "no metadata yet; asked again"),
+        }
+    }
 }
 
 /// Reads what is there, waiting only for the first record.
@@ -304,6 +346,7 @@ fn commit(
         Ok(()) => true,
         Err(error) => {
             tracing::warn!(%error, "commit failed; tried again later");
+            context.commit_failed();
             context.state().lanes.commit_failed(offsets.iter().map(|(partition, _)| *partition));
             false
         }
@@ -402,7 +445,5 @@ mod tests {
         assert_eq!(config.get("auto.offset.reset"), Some("earliest"));
         assert_eq!(config.get("partition.assignment.strategy"), Some("cooperative-sticky"));
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
-        // A revocation that drains for longer would have the member thrown out of its group.
-        assert!(settings.revoke_timeout() < SESSION_TIMEOUT);
     }
 }

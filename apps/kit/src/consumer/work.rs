@@ -1,12 +1,16 @@
 //! The tasks that process batches: one a lane, for as long as the lane has batches.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{ConsumerMetrics, context::EngineContext};
 use crate::{
     dead_letters::DeadLetterSink,
     lanes::Dispatch,
-    processing::{BatchHandler, Machine, ProcessingError, process},
+    processing::{BatchHandler, Machine, ProcessingError, Surroundings, process},
     retry::RetryPolicy,
 };
 
@@ -39,16 +43,42 @@ impl<H: BatchHandler, S: DeadLetterSink> Work<H, S> {
     }
 }
 
+/// The machine, with retries counted as they are waited for: a batch that never succeeds would not tell them, and
+/// then they matter most.
+struct Counted {
+    metrics: Arc<ConsumerMetrics>,
+}
+
+impl Surroundings for Counted {
+    fn now(&self) -> Instant {
+        Machine.now()
+    }
+
+    fn random(&self) -> f64 {
+        Machine.random()
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        self.metrics.retried();
+        Machine.sleep(wait).await;
+    }
+
+    async fn within<F: Future + Send>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        Machine.within(limit, future).await
+    }
+}
+
 async fn run_lane<H: BatchHandler, S: DeadLetterSink>(
     work: Arc<Work<H, S>>,
     context: Arc<EngineContext>,
     dispatch: Dispatch,
 ) {
     let mut next = Some(dispatch);
+    let surroundings = Counted { metrics: work.metrics.clone() };
     while let Some(Dispatch { lane, ticket, batch }) = next {
         let begun = Instant::now();
         work.metrics.batch_begun(&batch);
-        let result = process(&batch, &*work.handler, &*work.sink, &work.policy, &Machine, |rejection| {
+        let result = process(&batch, &*work.handler, &*work.sink, &work.policy, &surroundings, |rejection| {
             work.metrics.dead_letter(rejection);
         })
         .await;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use worker_contract::trades::ConsumerConfiguration;
 use worker_kit::{
     batch::{Origin, Record},
-    consumer::ConsumerSettings,
+    consumer::{ConsumerSettings, Membership},
     dead_letters::Rejection,
     lanes::Limits,
     processing::{BatchHandler, HandleError},
@@ -142,6 +142,15 @@ pub fn settings(configuration: &ConsumerConfiguration, client_id: &str) -> Consu
         },
         retry: RetryPolicy::within(Duration::from_secs_f64(configuration.retry_budget_seconds)),
         drain_timeout: Duration::from_secs_f64(configuration.drain_timeout_seconds),
+    }
+}
+
+/// The consumer's membership in its group, as the configuration says.
+#[must_use]
+pub fn membership(configuration: &ConsumerConfiguration) -> Membership {
+    Membership {
+        instance_id: configuration.group_instance_id.clone(),
+        session_timeout: Duration::from_secs_f64(configuration.session_timeout_seconds),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use trade_consumer::{TradeWriter, settings};
+use trade_consumer::{TradeWriter, membership, settings};
 use worker_contract::trades::ConsumerConfiguration;
 use worker_kit::{
     consumer::{self, ConsumerMetrics},
@@ -116,8 +116,9 @@ async fn run() -> Result<()> {
         TokenSource::new(&configuration.kafka, tokio::runtime::Handle::current()),
     )?);
     let writer = Arc::new(TradeWriter::new(&configuration));
-    let ended = consumer::run(
+    let ended = consumer::run_as(
         settings(&configuration, &client_id),
+        membership(&configuration),
         writer,
         dead_letters.clone(),
         metrics.clone(),

@@ -7,7 +7,6 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    process::{Child, Command},
     time::{Duration, Instant},
 };
 
@@ -17,7 +16,6 @@ use rdkafka::{
 };
 use support::{Broker, Recorder, Running, Seen, eventually, header, numbered, settings};
 use trade_consumer::TradeWriter;
-use worker_contract::trades::ConsumerConfiguration;
 use worker_kit::{
     batch::Record,
     dead_letters::Rejection,
@@ -282,64 +280,6 @@ async fn slow_partitions_hold_up_nobody_else_and_are_not_left_paused() {
     assert!(broker.is_committed("slow", "g"));
     let repeated = seen.lock().unwrap().len() - 4000;
     assert_eq!(repeated, 0, "done twice");
-}
-
-fn start_recorder(broker: &Broker, file: &std::path::Path) -> Child {
-    let program = std::env::current_exe().unwrap();
-    let program = program.parent().unwrap().parent().unwrap().join("examples/recorder");
-    assert!(program.is_file(), "`cargo test` without `--test` builds {} first", program.display());
-    let configuration = ConsumerConfiguration {
-        kafka: broker.kafka(),
-        topic: "killed".to_owned(),
-        dead_letter_topic: "killed".to_owned(),
-        consumer_group: "g".to_owned(),
-        batch_size: 50,
-        batch_bytes: 1 << 20,
-        batch_timeout_seconds: 0.05,
-        batch_processing_seconds: 0.05,
-        batches_in_flight: 2,
-        message_bytes_max: 1 << 20,
-        retry_budget_seconds: 10.0,
-        drain_timeout_seconds: 5.0,
-        metrics_address: "127.0.0.1:0".to_owned(),
-    };
-    Command::new(program).arg(file).envs(configuration.to_environment()).spawn().unwrap()
-}
-
-/// A consumer that is killed amid its batches, again and again, loses nothing; what it does twice is bounded
-/// by what it had in flight.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_killed_consumer_loses_nothing() {
-    let broker = Broker::start().await;
-    broker.topic("killed", 4).await;
-    broker.send("killed", numbered(40, 150)).await;
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("seen");
-    let lines = || -> Vec<String> {
-        std::fs::read_to_string(&file).unwrap_or_default().lines().map(str::to_owned).collect()
-    };
-    let kills = 3;
-    for round in 1..=kills {
-        let mut child = start_recorder(&broker, &file);
-        eventually("it works", PATIENCE, || async { lines().len() >= round * 1000 }).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    let mut child = start_recorder(&broker, &file);
-    let all = || lines().into_iter().collect::<BTreeSet<_>>();
-    eventually("all is seen", PATIENCE, || async { all().len() >= 6000 }).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let ends = broker.ends("killed");
-    let expected: BTreeSet<String> = ends
-        .iter()
-        .flat_map(|(partition, end)| (0..*end).map(move |offset| format!("{partition} {offset}")))
-        .collect();
-    assert_eq!(all(), expected);
-    let repeated = lines().len() - expected.len();
-    println!("killed {kills} times: lost 0 of {}, done twice {repeated}", expected.len());
-    // In flight and not yet committed at a kill: two lanes of 50, and what 100 ms between commits cover.
-    assert!(repeated <= kills * (2 * 50 + 6 * 50), "{repeated}");
 }
 
 /// A broker that is killed and comes back on its data: the producer and the consumer wait, go on, and

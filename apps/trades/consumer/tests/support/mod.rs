@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
 
+pub mod load;
+pub mod recorders;
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -14,7 +17,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::{Headers, OwnedMessage},
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use worker_contract::{KafkaAuthentication, KafkaConfiguration};
 use worker_kit::{
     batch::Record,
-    consumer::{self, ConsumerError, ConsumerMetrics, ConsumerSettings},
+    consumer::{self, ConsumerError, ConsumerMetrics, ConsumerSettings, Membership},
     dead_letters::{DeadLetterTopic, Rejection},
     kafka::{TokenSource, producer_config},
     lanes::Limits,
@@ -112,6 +115,15 @@ impl Broker {
         }
     }
 
+    /// Sets a topic's configuration; what else was set of it goes back to its default.
+    pub async fn configure_topic(&self, name: &str, key: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        for result in admin.alter_configs([&change], &AdminOptions::new()).await.unwrap() {
+            result.unwrap();
+        }
+    }
+
     /// With the settings of the project's own producers.
     pub fn producer(&self) -> FutureProducer {
         producer_config(&self.kafka(), "test").create().unwrap()
@@ -146,6 +158,29 @@ impl Broker {
                 (partition.id(), end)
             })
             .collect()
+    }
+
+    /// How many members a group has, once it has settled; `None` while it rebalances.
+    pub fn settled_members(&self, watcher: &BaseConsumer, group: &str) -> Option<usize> {
+        let groups = watcher.fetch_group_list(Some(group), Duration::from_secs(5)).ok()?;
+        let group = groups.groups().iter().find(|found| found.name() == group)?;
+        (group.state() == "Stable").then(|| group.members().len())
+    }
+
+    /// A client that asks about groups.
+    pub fn watcher(&self) -> BaseConsumer {
+        self.client().create().unwrap()
+    }
+
+    /// How many records of a topic a group has committed.
+    pub fn committed(&self, topic: &str, group: &str) -> i64 {
+        let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in self.ends(topic).keys() {
+            list.add_partition(topic, *partition);
+        }
+        let Ok(committed) = client.committed_offsets(list, Duration::from_secs(10)) else { return 0 };
+        committed.elements().iter().filter_map(|element| element.offset().to_raw()).filter(|at| *at > 0).sum()
     }
 
     /// Whether a group has committed everything of a topic.
@@ -272,6 +307,15 @@ pub struct Running {
 
 impl Running {
     pub fn start<H: BatchHandler>(settings: ConsumerSettings, dead_letter_topic: &str, handler: H) -> Self {
+        Self::start_as(settings, Membership::default(), dead_letter_topic, handler)
+    }
+
+    pub fn start_as<H: BatchHandler>(
+        settings: ConsumerSettings,
+        membership: Membership,
+        dead_letter_topic: &str,
+        handler: H,
+    ) -> Self {
         // Warnings of clients whose broker is killed would bury everything else.
         if std::env::var_os("RUST_LOG").is_some() {
             worker_kit::telemetry::init_log();
@@ -282,8 +326,14 @@ impl Running {
         let sink = Arc::new(
             DeadLetterTopic::new(&settings.kafka, dead_letter_topic, &settings.topic, tokens).unwrap(),
         );
-        let task =
-            tokio::spawn(consumer::run(settings, Arc::new(handler), sink, metrics.clone(), stop.clone()));
+        let task = tokio::spawn(consumer::run_as(
+            settings,
+            membership,
+            Arc::new(handler),
+            sink,
+            metrics.clone(),
+            stop.clone(),
+        ));
         Self { stop, metrics, task }
     }
 
