@@ -6,7 +6,9 @@ import json
 import os
 import sys
 
-from floodgate import cache, cluster, database, evaluation, identity, kafka, network, saving
+from floodgate import (
+    cache, cluster, database, evaluation, event_source_mappings, identity, kafka, kinesis_shards, network, saving,
+)
 from ministack.core import persistence
 from ministack.services.cloudformation import provisioners
 
@@ -19,6 +21,8 @@ def register():
         provisioners._RESOURCE_HANDLERS.update(part.EXERCISED)
     network.install()
     evaluation.install()
+    event_source_mappings.install()
+    kinesis_shards.install()
 
 
 def resource_types():

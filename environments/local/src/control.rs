@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     autoscaler::{Memory, ScalingStatus},
+    event_sources::status::MappingStatus,
     layout::Layout,
     manifest::Workload,
     postgresql,
@@ -77,6 +78,9 @@ pub struct Status {
     pub parts: Vec<PartStatus>,
     /// The workloads.
     pub workloads: Vec<WorkloadStatus>,
+    /// The event source mappings of functions.
+    #[serde(default)]
+    pub event_sources: Vec<MappingStatus>,
 }
 
 impl Status {
@@ -91,7 +95,7 @@ impl Status {
 /// One part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartStatus {
-    /// `kafka`, `postgresql`, `valkey` or `aws`.
+    /// `kafka`, `postgresql`, `valkey`, `aws` or `event-sources`.
     pub name: String,
     /// `starting`, `running`, `restarting` or `external`.
     pub state: String,

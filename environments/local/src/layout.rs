@@ -106,6 +106,12 @@ impl Layout {
         self.parts.join("tools")
     }
 
+    /// What the runner of event source mappings keeps: how far it came, and how it does.
+    #[must_use]
+    pub fn event_sources(&self) -> PathBuf {
+        self.root.join("event-sources")
+    }
+
     /// The workers' binaries that run, by content.
     #[must_use]
     pub fn binaries(&self) -> PathBuf {

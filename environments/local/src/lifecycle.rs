@@ -130,7 +130,13 @@ pub fn down(layout: &Layout) -> Result<()> {
     clean_up(layout)?;
     let _ = fs::remove_file(layout.state_file());
     // Records, offsets and stacks go with the environment: the next one begins anew, as a new account would.
-    for directory in [layout.kafka_data(), layout.postgresql(), layout.valkey(), layout.emulator_data()] {
+    for directory in [
+        layout.kafka_data(),
+        layout.postgresql(),
+        layout.valkey(),
+        layout.emulator_data(),
+        layout.event_sources(),
+    ] {
         install::remove(&directory)?;
     }
     Ok(())

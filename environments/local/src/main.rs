@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use local_environment::{
-    control, install, kafka, lag, layout::Layout, lifecycle, manifest, metrics, postgresql, process,
-    supervisor, valkey,
+    control, event_sources, install, kafka, lag, layout::Layout, lifecycle, manifest, metrics, postgresql,
+    process, supervisor, valkey,
 };
 
 /// The exit code when the reader of the output is gone: 128 and the number of SIGPIPE, as shells count.
@@ -81,7 +81,7 @@ enum Command {
         #[arg(long)]
         group: String,
     },
-    /// The log of a part (kafka, postgresql, valkey, aws, metrics, supervisor) or a workload.
+    /// The log of a part (kafka, postgresql, valkey, aws, metrics, event-sources, supervisor) or a workload.
     Logs {
         /// Whose.
         name: String,
@@ -141,6 +141,16 @@ enum Command {
         /// Its port.
         #[arg(long)]
         port: u16,
+    },
+    /// Run the event source mappings of functions (started by the supervisor).
+    #[command(hide = true)]
+    EventSources {
+        /// The endpoint of the AWS APIs.
+        #[arg(long)]
+        endpoint: String,
+        /// The broker's addresses.
+        #[arg(long)]
+        bootstrap_servers: String,
     },
     /// Supervise (started by `up`).
     #[command(hide = true)]
@@ -213,6 +223,9 @@ fn run(cli: Cli) -> Result<()> {
         }
         Command::Supervise { region } => supervisor::run(&layout, &region),
         Command::Metrics => metrics::run(&layout),
+        Command::EventSources { endpoint, bootstrap_servers } => {
+            event_sources::runner::run(&layout, &endpoint, &bootstrap_servers)
+        }
     }
 }
 

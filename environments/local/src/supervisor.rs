@@ -25,6 +25,7 @@ use crate::{
         self, AwsEndpoint, KafkaEndpoint, PartStatus, Replicas, Request, Response, State, Status,
         WorkloadStatus,
     },
+    event_sources,
     install::{self, Broker},
     kafka,
     layout::Layout,
@@ -40,6 +41,12 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// The grace of a part.
 const PART_GRACE: Duration = Duration::from_secs(10);
+
+/// The part that uses the others: it ends before they do.
+const EVENT_SOURCES: &str = "event-sources";
+
+/// Its grace: batches in flight are waited for.
+const EVENT_SOURCES_GRACE: Duration = Duration::from_secs(20);
 
 struct Part {
     name: &'static str,
@@ -184,10 +191,16 @@ impl Supervisor {
             implementation: "told to CloudWatch".to_owned(),
             process: Some(metrics_process(layout)?),
         };
+        let event_sources = Part {
+            name: EVENT_SOURCES,
+            endpoint: format!("127.0.0.1:{aws_port}"),
+            implementation: "local-environment".to_owned(),
+            process: Some(event_sources_process(layout, &state)?),
+        };
         Ok(Self {
             layout: layout.clone(),
             state,
-            parts: vec![kafka, database, valkey, emulator, metrics],
+            parts: vec![kafka, database, valkey, emulator, metrics, event_sources],
             workloads: BTreeMap::new(),
             leaving: Vec::new(),
             replica_numbers: 0,
@@ -244,7 +257,8 @@ impl Supervisor {
             metrics_endpoints: running.replicas.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect(),
             scaling: running.scaler.as_ref().map(Autoscaler::status),
         });
-        Status { parts: parts.collect(), workloads: workloads.collect() }
+        let event_sources = event_sources::status::read(&event_sources::status::file(&self.layout));
+        Status { parts: parts.collect(), workloads: workloads.collect(), event_sources }
     }
 
     /// Makes the running workloads those wanted. A workload whose pod is the same keeps its processes.
@@ -426,10 +440,13 @@ impl Supervisor {
             }
         }
         let mut changed = self.follow_scalers();
-        for process in self.parts.iter_mut().filter_map(|part| part.process.as_mut()) {
-            if down && self.leaving.is_empty() {
+        let mut users_gone = self.leaving.is_empty();
+        for part in self.parts.iter_mut().rev() {
+            let Some(process) = &mut part.process else { continue };
+            if down && users_gone {
                 process.stop();
             }
+            users_gone &= part.name != EVENT_SOURCES || process.is_gone();
             changed |= process.tick(&self.layout);
         }
         for (replica, _) in self.workloads.values_mut().flat_map(|running| &mut running.replicas) {
@@ -556,6 +573,25 @@ fn parts_behind_the_emulator(state: &State) -> Vec<(&'static str, String)> {
         ]);
     }
     variables
+}
+
+fn event_sources_process(layout: &Layout, state: &State) -> Result<Supervised> {
+    let program = std::env::current_exe()?;
+    let (layout, endpoint) = (layout.clone(), state.aws.endpoint_url.clone());
+    let bootstrap_servers = state.kafka.bootstrap_servers.clone();
+    Ok(Supervised::new(EVENT_SOURCES, Probe::Runs, EVENT_SOURCES_GRACE, move || {
+        let mut command = Command::new(&program);
+        command
+            .env_clear()
+            .envs(inherited())
+            .arg("--root")
+            .arg(layout.root())
+            .arg("--parts")
+            .arg(layout.parts())
+            .args(["event-sources", "--endpoint", &endpoint])
+            .args(["--bootstrap-servers", &bootstrap_servers]);
+        Ok(command)
+    }))
 }
 
 fn replica_process(

@@ -18,9 +18,12 @@ use nix::{
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
+pub(crate) mod aws;
 pub(crate) mod cloudformation;
 pub(crate) mod database;
+pub(crate) mod function;
 pub(crate) mod listener;
+pub(crate) mod topics;
 pub(crate) mod workload;
 
 /// How long a test waits for something to come about. Nothing takes that long unless it never comes.
