@@ -7,7 +7,8 @@ import os
 import sys
 
 from floodgate import (
-    cache, cluster, database, evaluation, event_source_mappings, identity, kafka, kinesis_shards, network, saving,
+    cache, cluster, database, evaluation, event_source_mappings, identity, kafka, kinesis_shards, measures, network,
+    saving,
 )
 from ministack.core import persistence
 from ministack.services.cloudformation import provisioners
@@ -23,6 +24,7 @@ def register():
     evaluation.install()
     event_source_mappings.install()
     kinesis_shards.install()
+    measures.install()
 
 
 def resource_types():
@@ -48,6 +50,7 @@ if __name__ == "__main__":
     def load_then_evaluate():
         # A saved alarm has its state and its metrics then.
         load()
+        measures.start()
         evaluation.start()
 
     app._load_persisted_state = load_then_evaluate

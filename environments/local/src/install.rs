@@ -21,7 +21,7 @@ use crate::{
 const REQUIREMENTS: &str = include_str!("../emulator/requirements.txt");
 
 /// The emulator's start script and the modules that it needs, by their paths.
-const EMULATOR: [(&str, &str); 15] = [
+const EMULATOR: [(&str, &str); 16] = [
     (EMULATOR_SCRIPT, include_str!("../emulator/floodgate_emulator.py")),
     ("floodgate/__init__.py", include_str!("../emulator/floodgate/__init__.py")),
     ("floodgate/alarms.py", include_str!("../emulator/floodgate/alarms.py")),
@@ -33,6 +33,7 @@ const EMULATOR: [(&str, &str); 15] = [
     ("floodgate/identity.py", include_str!("../emulator/floodgate/identity.py")),
     ("floodgate/kafka.py", include_str!("../emulator/floodgate/kafka.py")),
     ("floodgate/kinesis_shards.py", include_str!("../emulator/floodgate/kinesis_shards.py")),
+    ("floodgate/measures.py", include_str!("../emulator/floodgate/measures.py")),
     ("floodgate/network.py", include_str!("../emulator/floodgate/network.py")),
     ("floodgate/postgresql.py", include_str!("../emulator/floodgate/postgresql.py")),
     ("floodgate/resources.py", include_str!("../emulator/floodgate/resources.py")),

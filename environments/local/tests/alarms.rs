@@ -113,6 +113,56 @@ fn an_alarm_ends_by_silence_as_its_treatment_says_and_a_function_hears_of_it() {
 }
 
 #[test]
+fn what_waits_in_a_queue_and_comes_into_a_stream_sets_alarms_off() {
+    let environment = Environment::new();
+    let state = environment.up();
+    let aws = CloudFormation::at(&state.aws.endpoint_url);
+    let alarm = |metric: (&str, &str), dimension: (&str, &str), threshold: u32| {
+        json!({ "Type": "AWS::CloudWatch::Alarm", "Properties": {
+            "AlarmName": metric.1, "Namespace": metric.0, "MetricName": metric.1, "Statistic": "Sum",
+            "Dimensions": [{ "Name": dimension.0, "Value": dimension.1 }], "Period": 60, "EvaluationPeriods": 1,
+            "ComparisonOperator": "GreaterThanThreshold", "Threshold": threshold,
+            "TreatMissingData": "notBreaching" } })
+    };
+    let (queue, stream) = (("QueueName", "failed"), ("StreamName", "events"));
+    let template = json!({
+        "Resources": {
+            "Queue": { "Type": "AWS::SQS::Queue", "Properties": { "QueueName": "failed" } },
+            "Stream": { "Type": "AWS::Kinesis::Stream", "Properties": { "Name": "events", "ShardCount": 1 } },
+            "Waiting": alarm(("AWS/SQS", "ApproximateNumberOfMessagesVisible"), queue, 0),
+            "Records": alarm(("AWS/Kinesis", "IncomingRecords"), stream, 20),
+            "Bytes": alarm(("AWS/Kinesis", "IncomingBytes"), stream, 89),
+        },
+        "Outputs": { "Url": { "Value": { "Ref": "Queue" } } }
+    });
+    let created = aws.deploy("flow", &template);
+    assert_eq!(created, "CREATE_COMPLETE", "{:?}", aws.reasons("flow"));
+    let is = |name: &str, wanted: &str| aws.alarm_state(name).as_deref() == Some(wanted);
+    let put = |count: usize| {
+        // Three bytes each.
+        let records = vec![json!({ "Data": "YWJj", "PartitionKey": "one" }); count];
+        let asked = json!({ "StreamName": "events", "Records": records });
+        assert_eq!(aws.json("kinesis", "Kinesis_20131202.PutRecords", &asked)["FailedRecordCount"], 0);
+    };
+    put(20);
+    let metrics = || aws.query("monitoring", "2010-08-01", "ListMetrics", &[("Namespace", "AWS/Kinesis")]);
+    wait_for("the records to be counted", || metrics().contains("IncomingRecords"));
+    assert!(
+        is("IncomingRecords", "OK") && is("IncomingBytes", "OK"),
+        "20 records of 60 bytes are within both"
+    );
+    put(10);
+    wait_for("one more to be too many", || is("IncomingRecords", "ALARM") && is("IncomingBytes", "ALARM"));
+
+    wait_for("an empty queue to be well", || is("ApproximateNumberOfMessagesVisible", "OK"));
+    let url = aws.output("flow", "Url").unwrap();
+    let message = [("QueueUrl", url.as_str()), ("MessageBody", "a failed batch")];
+    let answer = aws.query("sqs", "2012-11-05", "SendMessage", &message);
+    assert!(answer.contains("<MessageId>"), "{answer}");
+    wait_for("a failed batch to be told", || is("ApproximateNumberOfMessagesVisible", "ALARM"));
+}
+
+#[test]
 fn the_judgement_of_alarms_is_that_of_the_guide() {
     let output = Command::new(parts().join("python/bin/python"))
         .args(["-m", "unittest", "discover", "--start-directory", "tests", "--top-level-directory", "."])
