@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: figures, and what they compare with.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
-use crate::programs;
+use crate::{bench_deploy, programs};
 
 /// Measure, and compare.
 ///
@@ -17,6 +17,7 @@ use crate::programs;
 ///
 /// Examples:
 ///   cargo xtask bench synth
+///   cargo xtask bench deploy
 ///   cargo xtask bench consumer
 ///   cargo xtask bench ledger
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Rendering prod as a process of its own: time, memory, and how they grow; without and with check
     Synth,
+    /// Deploying the local environment's stacks: nothing to do, all of them against the slowest chain, memory
+    Deploy,
     /// The consumer against a bare librdkafka loop, on a private broker
     Consumer,
     /// The ledger's writer against bare multi-row upserts and rows one by one, on a private database
@@ -41,6 +44,7 @@ pub(crate) fn run(arguments: &BenchArgs, root: &Path) -> Result<ExitCode> {
         What::Synth => synth(root),
         What::Consumer => on_real_parts(root, "trade-consumer", "throughput"),
         What::Ledger => on_real_parts(root, "ledger-writer", "ledger"),
+        What::Deploy => bench_deploy::run(root),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -94,6 +98,14 @@ fn synth(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The most memory (KiB) that a running process has had, as the kernel says; 0 when it is gone.
+pub(crate) fn peak_kib(process: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
 /// Time and peak memory (KiB) of a process: the kernel's own high-water mark, read until it ends.
 fn measure(root: &Path, program: &Path, arguments: &[&str]) -> Result<(Duration, u64)> {
     let begun = Instant::now();
@@ -105,14 +117,8 @@ fn measure(root: &Path, program: &Path, arguments: &[&str]) -> Result<(Duration,
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
     let mut peak_kib = 0;
-    let status_file = PathBuf::from(format!("/proc/{}/status", child.id()));
     let status = loop {
-        if let Ok(text) = std::fs::read_to_string(&status_file) {
-            let high = text.lines().find_map(|line| {
-                line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
-            });
-            peak_kib = peak_kib.max(high.unwrap_or(0));
-        }
+        peak_kib = peak_kib.max(self::peak_kib(child.id()));
         if let Some(status) = child.try_wait()? {
             break status;
         }

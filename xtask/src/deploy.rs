@@ -11,11 +11,14 @@ use platform::{Environment, Provider};
 
 use crate::{
     check, cross,
-    programs::{ask_local, build_with, local_root, run_to_end},
+    programs::{ask_local, build_with, local_root, run_to_end, target_directory},
     synth,
 };
 
 /// Build, render, check and deploy an environment, and wait until it works.
+///
+/// Stacks go in waves: those that do not depend on one another side by side, a producer before its consumers, and a
+/// consumer that stops to use something before the producer that drops it.
 ///
 /// The same path for every environment. With `--env local` what stands behind the endpoints is set up on this
 /// machine first: a real Kafka broker and an AWS API emulator, below target/local, on loopback. Running it
@@ -24,6 +27,7 @@ use crate::{
 /// Examples:
 ///   cargo xtask deploy --env local
 ///   cargo xtask deploy --env dev --stack network
+///   cargo xtask deploy --env prod --plan
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DeployArgs {
@@ -36,6 +40,73 @@ pub(crate) struct DeployArgs {
     /// Stacks without workloads.
     #[arg(long)]
     stacks_only: bool,
+    /// Print the waves with the reason of each step, and touch nothing.
+    #[arg(long)]
+    plan: bool,
+    /// How many stacks are worked on at a time.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
+    concurrency: u8,
+    /// Which changes want a yes: never, broadening (what puts data at risk, replaces, deletes or allows more) or any.
+    ///
+    /// By default broadening where data is kept, and never elsewhere. Without a terminal what wants a yes stops with
+    /// exit code 4, and its change sets are deleted.
+    #[arg(long, value_name = "WHEN", value_parser = ["never", "broadening", "any"])]
+    require_approval: Option<String>,
+    /// Delete stacks of the environment that left the manifest; without it they are left alone.
+    #[arg(long)]
+    prune: bool,
+    /// Do not ask (not for prod).
+    #[arg(long)]
+    yes: bool,
+    /// Do not ask: the environment is named here.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    confirm: Option<String>,
+    /// JSON lines instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Take a stack back whose update failed and whose rollback failed as well.
+///
+/// A deploy tries that by itself. What it cannot take back can be left out here, with a warning: the stack then says
+/// of that resource what is not so.
+///
+/// Example: cargo xtask rollback --env dev --stack kafka --skip-resource Topic
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct RollbackArgs {
+    /// The environment: a file in environments/.
+    #[arg(long)]
+    env: String,
+    /// The stack, by id (see `cargo xtask list`).
+    #[arg(long)]
+    stack: String,
+    /// Leave this resource as it is, by logical id.
+    #[arg(long = "skip-resource", value_name = "LOGICAL_ID")]
+    skip: Vec<String>,
+    /// Do not ask (not for prod).
+    #[arg(long)]
+    yes: bool,
+    /// Do not ask: the environment is named here.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    confirm: Option<String>,
+    /// JSON lines instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Free an environment whose lock is held by a run that is dead.
+///
+/// A deploy, teardown or rollback writes down in the environment who works on it. A run of this machine that ended, and
+/// one that has not been heard of for two minutes, lose the lock by themselves.
+///
+/// Example: cargo xtask unlock --env dev
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct UnlockArgs {
+    /// The environment: a file in environments/.
+    #[arg(long)]
+    env: String,
     /// Do not ask (not for prod).
     #[arg(long)]
     yes: bool,
@@ -175,6 +246,12 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if code != ExitCode::SUCCESS {
         return Ok(code);
     }
+    if arguments.plan {
+        let mut command = reading(root, &arguments.env, arguments.json)?;
+        command.args(["deploy", "--plan", "--binaries"]).arg(target_directory(root).join("debug"));
+        stacks(&mut command, arguments);
+        return run_to_end(&mut command);
+    }
     let packages = cross::packages(&assembly, &arguments.stacks, !arguments.stacks_only);
     let is_local = assembly.manifest.provider == "local";
     let here: Vec<&str> = packages.iter().filter(|_| is_local).map(String::as_str).collect();
@@ -203,8 +280,10 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if arguments.stacks_only {
         command.arg("--stacks-only");
     }
-    for stack in &arguments.stacks {
-        command.args(["--stack", stack]);
+    stacks(&mut command, arguments);
+    command.args(["--concurrency", &arguments.concurrency.to_string()]);
+    if let Some(when) = &arguments.require_approval {
+        command.args(["--require-approval", when]);
     }
     let code = run_to_end(&mut command)?;
     if code == ExitCode::SUCCESS && !arguments.json && arguments.stacks.is_empty() {
@@ -235,12 +314,39 @@ pub(crate) fn pack(
     run_to_end(&mut command)
 }
 
+/// Which stacks are meant.
+fn stacks(command: &mut Command, arguments: &DeployArgs) {
+    for stack in &arguments.stacks {
+        command.args(["--stack", stack]);
+    }
+    if arguments.prune {
+        command.arg("--prune");
+    }
+}
+
 pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode> {
     // Stacks that were deployed from an assembly that is gone have the names that rendering gives.
     synth::synth(root, &arguments.env, 1)?;
     let target = Target::new(root, &arguments.env)?;
     let mut command = target.engine(root, target.endpoint_url(root).as_deref(), arguments.json);
     command.arg("teardown");
+    consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    run_to_end(&mut command)
+}
+
+pub(crate) fn rollback(arguments: &RollbackArgs, root: &Path) -> Result<ExitCode> {
+    let mut command = reading(root, &arguments.env, arguments.json)?;
+    command.args(["rollback", "--stack", &arguments.stack]);
+    for resource in &arguments.skip {
+        command.args(["--skip-resource", resource]);
+    }
+    consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    run_to_end(&mut command)
+}
+
+pub(crate) fn unlock(arguments: &UnlockArgs, root: &Path) -> Result<ExitCode> {
+    let mut command = reading(root, &arguments.env, arguments.json)?;
+    command.arg("unlock");
     consent(&mut command, arguments.yes, arguments.confirm.as_deref());
     run_to_end(&mut command)
 }

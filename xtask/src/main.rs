@@ -2,6 +2,7 @@
 //! built when first needed; see `programs`.
 
 mod bench;
+mod bench_deploy;
 mod bootstrap;
 mod build;
 mod capacity;
@@ -54,6 +55,8 @@ enum Command {
     Build(build::BuildArgs),
     Diff(diff::DiffArgs),
     Deploy(deploy::DeployArgs),
+    Rollback(deploy::RollbackArgs),
+    Unlock(deploy::UnlockArgs),
     Teardown(deploy::TeardownArgs),
     Bootstrap(bootstrap::BootstrapArgs),
     Gc(gc::GcArgs),
@@ -95,6 +98,8 @@ fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&arguments, &root),
         Command::Diff(arguments) => diff::run(&arguments, &root),
         Command::Deploy(arguments) => deploy::deploy(&arguments, &root),
+        Command::Rollback(arguments) => deploy::rollback(&arguments, &root),
+        Command::Unlock(arguments) => deploy::unlock(&arguments, &root),
         Command::Teardown(arguments) => deploy::teardown(&arguments, &root),
         Command::Bootstrap(arguments) => bootstrap::run(&arguments, &root),
         Command::Gc(arguments) => gc::run(&arguments, &root),

@@ -53,7 +53,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tag-store", &[]),
     ("tag-worker", &["tag-store", "worker-contract", "worker-kit"]),
     ("local-environment", &["capacity"]),
-    ("deploy-engine", &["cfn"]),
+    ("deploy-engine", &["cfn", "cfn-resources"]),
     ("xtask", &["capacity", "cfn", "cfn-resources", "platform", "worker-contract"]),
 ];
 

@@ -26,6 +26,10 @@ pub(crate) const TEXT_FOLDERS: [(&str, &str); 3] =
 /// CloudFormation takes a template of at most this many bytes within a request; a larger one it reads from a bucket.
 pub const INLINE_TEMPLATE_BYTES_MAX: usize = 51_200;
 
+/// The file that says where in Rust each resource is declared: stack id -> logical id -> `file:line`. It is beside the
+/// templates and not of the digest, because a moved line changes nothing that is deployed.
+pub const PROVENANCE_FILE: &str = "provenance.json";
+
 /// The manifest's file name in an assembly's directory.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
@@ -356,6 +360,13 @@ impl Assembly {
         for (path, text) in &self.files {
             write(path, text)?;
             kept.push(path.clone());
+        }
+        let mut sources: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+        for resource in &self.provenance {
+            sources.entry(&resource.stack).or_default().insert(&resource.logical_id, &resource.source);
+        }
+        if let Ok(sources) = serde_json::to_value(&sources) {
+            write(PROVENANCE_FILE, &to_canonical_string(&sources))?;
         }
         remove_stale(directory, &kept).map_err(|source| WriteError { path: directory.to_owned(), source })?;
         let manifest = serde_json::to_value(&self.manifest).map_err(|error| WriteError {

@@ -93,10 +93,19 @@ fn roles(
         ),
         [],
     );
+    // One deployment at a time: a parameter says whose.
+    let lock = Value::sub(
+        &format!(
+            "arn:${{AWS::Partition}}:ssm:${{AWS::Region}}:${{AWS::AccountId}}:parameter/{}/deploy-lock",
+            environment.prefix
+        ),
+        [],
+    );
     let mut statements = vec![
         iam::allow(
             "Stacks",
             &[
+                "cloudformation:ContinueUpdateRollback",
                 "cloudformation:CreateChangeSet",
                 "cloudformation:DeleteChangeSet",
                 "cloudformation:DeleteStack",
@@ -106,6 +115,7 @@ fn roles(
                 "cloudformation:ExecuteChangeSet",
                 "cloudformation:GetTemplate",
                 "cloudformation:ListStackResources",
+                "cloudformation:RollbackStack",
                 "cloudformation:UpdateTerminationProtection",
             ],
             &[stacks],
@@ -125,6 +135,7 @@ fn roles(
             ],
             &[repositories],
         ),
+        iam::allow("Lock", &["ssm:GetParameter", "ssm:GetParameterHistory", "ssm:PutParameter"], &[lock]),
         iam::allow("Invocations", &["lambda:InvokeFunction"], &[functions]),
         iam::allow("SignIn", &["ecr:GetAuthorizationToken"], &[Value::Literal("*".to_owned())]),
     ];

@@ -1,33 +1,31 @@
-//! Deploying an assembly: stacks in order, then workloads, then a look at whether it works.
+//! Deploying an assembly: stacks in waves, then workloads, then a look at whether it works.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use cfn::{
     Json,
-    assembly::{INLINE_TEMPLATE_BYTES_MAX, Manifest, StackEntry},
-    to_canonical_bytes,
+    assembly::{Manifest, PROVENANCE_FILE, ParameterWiring, StackEntry},
 };
 
 use crate::{
+    approval::{Policy, ask, render, summarise},
     assets::Assets,
+    execute::{Approve, Beside, Execution, Prepared, Underway},
     invocations,
     local::LocalEnvironment,
-    plan::{Action, decide, reason},
+    operation::Sources,
+    plan::{Asked, Plan},
     report::Reporter,
     sdk::told,
-    stacks::{Stacks, TemplateBody},
+    stacks::Stacks,
     status,
-    wiring::{Known, lookups, resolve_all},
+    wiring::{Known, lookups},
     workloads,
 };
 
@@ -60,12 +58,14 @@ pub struct Deployment<'a> {
     pub binaries: PathBuf,
     /// What the user sees.
     pub reporter: &'a Reporter,
-    /// Stacks to deploy; all when empty.
-    pub only: Vec<String>,
-    /// A change set that is there and not executed, for who is interrupted.
-    pub pending: Mutex<Option<String>>,
-    /// Whether a stack is being changed, for who is interrupted.
-    pub executing: AtomicBool,
+    /// What was asked for.
+    pub asked: Asked,
+    /// How many stacks are worked on at a time, at least 1.
+    pub concurrency: usize,
+    /// Which changes want a yes.
+    pub approval: Policy,
+    /// What would be left by an interruption.
+    pub underway: Underway,
 }
 
 /// One deployment at a time of an environment on this machine; held until dropped.
@@ -89,6 +89,36 @@ pub fn lock(assembly: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// The rendered templates of an assembly by stack id.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn templates(assembly: &Path, manifest: &Manifest) -> Result<BTreeMap<String, Json>> {
+    let read = |entry: &StackEntry| {
+        let path = assembly.join(&entry.template);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let template = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        Ok((entry.id.clone(), template))
+    };
+    manifest.stacks.iter().map(read).collect()
+}
+
+/// Where the resources of an assembly are declared, by stack id; nothing where the assembly does not tell.
+#[must_use]
+pub fn sources(assembly: &Path) -> BTreeMap<String, Sources> {
+    fs::read(assembly.join(PROVENANCE_FILE))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
+}
+
+/// What is read from an assembly before it is deployed.
+struct Rendered {
+    templates: BTreeMap<String, Json>,
+    sources: BTreeMap<String, Sources>,
+}
+
 impl Deployment<'_> {
     /// Does it all.
     ///
@@ -97,116 +127,52 @@ impl Deployment<'_> {
     /// What failed first, where and why; the next deployment goes on from there.
     pub async fn run(&self) -> Result<()> {
         let mut known = Known::default();
-        let unknown: Vec<&str> =
-            self.only.iter().filter(|id| self.manifest.stack(id).is_none()).map(String::as_str).collect();
-        if !unknown.is_empty() {
-            let all: Vec<&str> = self.manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
-            bail!("there is no stack {}; there are: {}", unknown.join(", "), all.join(", "));
-        }
-        let mut changed = 0;
-        for entry in &self.manifest.stacks {
-            if self.only.is_empty() || self.only.contains(&entry.id) {
-                changed += usize::from(self.deploy_stack(entry, &mut known).await?);
-            } else if let Some(deployed) = self.stacks.describe(&entry.name).await? {
-                known.outputs.insert(entry.id.clone(), deployed.outputs);
-            }
-        }
+        let rendered = self.rendered()?;
+        let changed = self.execution(&rendered).run(&mut known).await?;
         let what = if changed == 0 {
             "all stacks are as they should be".to_owned()
         } else {
             format!("{changed} stacks changed")
         };
         self.reporter.say(&format!("{:>6.1}s  {what}", self.reporter.elapsed().as_secs_f64()));
-        if let Some(local) = self.local.filter(|_| self.only.is_empty()) {
+        if let Some(local) = self.local.filter(|_| self.asked.only.is_empty()) {
             self.deploy_workloads(local, &mut known).await?;
         }
         Ok(())
     }
 
-    /// Deploys one stack; whether anything changed.
-    async fn deploy_stack(&self, entry: &StackEntry, known: &mut Known) -> Result<bool> {
-        let path = self.assembly.join(&entry.template);
-        let template: Json = serde_json::from_str(
-            &fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?,
-        )
-        .with_context(|| path.display().to_string())?;
-        self.look_up(&entry.parameters, known).await?;
-        self.assets.ready(&entry.parameters, known).await?;
-        let parameters = resolve_all(&entry.parameters, known)?;
-        let mut changed = false;
-        loop {
-            let observed = self.stacks.observe(entry, &template, &parameters).await?;
-            let action = decide(&entry.name, observed.as_ref());
-            let why = reason(observed.as_ref());
-            match action {
-                Action::Nothing => {
-                    if !changed {
-                        self.reporter.stack(&entry.name, "unchanged", "");
-                    }
-                    break;
-                }
-                Action::Blocked { way_out } => bail!(way_out),
-                Action::Wait => {
-                    self.reporter.stack(&entry.name, "waiting", "another operation on it is under way");
-                    self.stacks.at_rest(&entry.name).await?;
-                }
-                Action::Recreate => {
-                    self.reporter.stack(&entry.name, "deleting", &format!("{why}, which takes no update"));
-                    self.stacks.delete(&entry.name, &template, self.reporter).await?;
-                }
-                Action::Create | Action::Update => {
-                    let create = action == Action::Create;
-                    self.reporter.stack(&entry.name, if create { "creating" } else { "updating" }, &why);
-                    changed |= self.change(entry, &template, &parameters, create, known).await?;
-                    break;
-                }
-            }
-        }
-        let deployed = self
-            .stacks
-            .describe(&entry.name)
-            .await?
-            .with_context(|| format!("the stack {} is gone right after it was deployed", entry.name))?;
-        if deployed.protected != entry.termination_protection {
-            self.stacks.protect(&entry.name, entry.termination_protection).await?;
-        }
-        known.outputs.insert(entry.id.clone(), deployed.outputs);
-        invocations::run(self.functions, entry, known, self.reporter).await?;
-        Ok(changed)
+    /// What would be done with the stacks. Touches nothing.
+    ///
+    /// # Errors
+    ///
+    /// What CloudFormation says, or that no plan can be made.
+    pub async fn plan(&self) -> Result<Plan> {
+        let mut known = Known::default();
+        let rendered = self.rendered()?;
+        Ok(self.execution(&rendered).plan(&mut known).await?.0)
     }
 
-    /// Creates and executes the change set; whether there was anything to change.
-    async fn change(
-        &self,
-        entry: &StackEntry,
-        template: &Json,
-        parameters: &BTreeMap<String, String>,
-        create: bool,
-        known: &Known,
-    ) -> Result<bool> {
-        let body = template_body(self.assets, entry, template, known).await?;
-        *lock_pending(&self.pending) = Some(entry.name.clone());
-        let changes = self.stacks.create_change_set(entry, body, parameters, create).await?;
-        let Some(changes) = changes else {
-            *lock_pending(&self.pending) = None;
-            self.reporter.stack(&entry.name, "unchanged", "CloudFormation finds nothing to change");
-            return Ok(false);
-        };
-        *lock_pending(&self.pending) = None;
-        self.executing.store(true, Ordering::Relaxed);
-        let executed = self.stacks.execute(entry, template, self.reporter).await;
-        self.executing.store(false, Ordering::Relaxed);
-        executed?;
-        self.reporter.stack(
-            &entry.name,
-            if create { "created" } else { "updated" },
-            &format!("{changes} changes"),
-        );
-        Ok(true)
+    fn rendered(&self) -> Result<Rendered> {
+        Ok(Rendered { templates: templates(self.assembly, self.manifest)?, sources: sources(self.assembly) })
+    }
+
+    fn execution<'e>(&'e self, rendered: &'e Rendered) -> Execution<'e, Stacks, Self, Self> {
+        Execution {
+            cloud: self.stacks,
+            beside: self,
+            approver: self,
+            manifest: self.manifest,
+            templates: &rendered.templates,
+            sources: &rendered.sources,
+            asked: &self.asked,
+            concurrency: self.concurrency,
+            reporter: self.reporter,
+            underway: &self.underway,
+        }
     }
 
     /// Looks up what CloudFormation cannot tell.
-    async fn look_up(&self, wired: &[cfn::assembly::ParameterWiring], known: &mut Known) -> Result<()> {
+    async fn look_up(&self, wired: &[ParameterWiring], known: &mut Known) -> Result<()> {
         for (cluster_arn, authentication) in lookups(wired, known) {
             let servers = self.bootstrap_brokers(&cluster_arn, &authentication).await?;
             known.bootstrap_servers.insert((cluster_arn, authentication), servers);
@@ -306,36 +272,47 @@ impl Deployment<'_> {
         }
     }
 
-    /// What an interruption leaves, in words; a change set that was not executed is deleted.
+    /// What an interruption leaves, in words; change sets that were not executed are deleted.
     pub async fn interrupted(&self) -> String {
-        let pending = lock_pending(&self.pending).take();
-        if let Some(name) = pending {
-            self.stacks.discard_change_set(&name).await;
-            return format!(
-                "interrupted; the change set of {name} was not executed and is deleted. Deploy again to go on"
-            );
+        let executing: Vec<String> = self.underway.executing().iter().cloned().collect();
+        let rendered = Rendered { templates: BTreeMap::new(), sources: BTreeMap::new() };
+        let discarded = self.execution(&rendered).discard().await;
+        let mut left = vec!["interrupted".to_owned()];
+        if !discarded.is_empty() {
+            left.push(format!("; change sets that were not executed are deleted: {}", discarded.join(", ")));
         }
-        if self.executing.load(Ordering::Relaxed) {
-            return "interrupted; CloudFormation goes on with the stack that it is changing. Deploy again: it waits for that and goes on".to_owned();
+        if executing.is_empty() {
+            left.push(". Deploy again to go on".to_owned());
+        } else {
+            left.push(format!(
+                "; CloudFormation goes on with {}. Deploy again: it waits for that and goes on",
+                executing.join(", ")
+            ));
         }
-        "interrupted between two steps. Deploy again to go on".to_owned()
+        left.concat()
     }
 }
 
-/// The template as CloudFormation takes it: within the request, or from the bucket of artifacts when it is larger.
-async fn template_body(
-    assets: &Assets<'_>,
-    entry: &StackEntry,
-    template: &Json,
-    known: &Known,
-) -> Result<TemplateBody> {
-    let text = String::from_utf8(to_canonical_bytes(template)).context("a template is text")?;
-    if text.len() <= INLINE_TEMPLATE_BYTES_MAX {
-        return Ok(TemplateBody::Inline(text));
+impl Beside for Deployment<'_> {
+    async fn before(&self, entry: &StackEntry, known: &mut Known) -> Result<()> {
+        self.look_up(&entry.parameters, known).await?;
+        self.assets.ready(&entry.parameters, known).await
     }
-    Ok(TemplateBody::At(assets.template_url(entry, &text, known).await?))
+
+    async fn template_url(&self, entry: &StackEntry, body: &str, known: &Known) -> Result<String> {
+        self.assets.template_url(entry, body, known).await
+    }
+
+    async fn after(&self, entry: &StackEntry, known: &Known) -> Result<()> {
+        invocations::run(self.functions, entry, known, self.reporter).await
+    }
 }
 
-fn lock_pending(pending: &Mutex<Option<String>>) -> std::sync::MutexGuard<'_, Option<String>> {
-    pending.lock().unwrap_or_else(PoisonError::into_inner)
+impl Approve for Deployment<'_> {
+    async fn approve(&self, wave: &[Prepared<'_>]) -> Result<()> {
+        let summary = summarise(self.manifest, wave);
+        let json = serde_json::json!({ "event": "change-sets", "changes": summary });
+        self.reporter.result(render(&summary).trim_end(), &json);
+        if self.approval.wants(&summary) { ask(&summary).await } else { Ok(()) }
+    }
 }

@@ -9,13 +9,11 @@ use cfn::{
 };
 
 use crate::{
-    plan::{Action, Observed, decide},
-    stacks::{Deployed, Stacks},
+    cloudformation::{CloudFormation, Deployed, NOT_ECHOED},
+    plan::status::has_come_to_be,
+    stacks::Stacks,
     wiring::{Known, WiringError, resolve},
 };
-
-/// What CloudFormation shows instead of a parameter's value that is not to be echoed.
-const NOT_ECHOED: &str = "****";
 
 /// Writes the deployed templates, parameters, tags and protection of the manifest's stacks to a directory of the form
 /// of an assembly's. Stacks that are not there are left out; so is what CloudFormation does not know: workloads,
@@ -29,7 +27,7 @@ pub async fn write(manifest: &Manifest, stacks: &Stacks, directory: &Path) -> Re
     let mut known = Known::default();
     for entry in &manifest.stacks {
         let Some(deployed) = stacks.describe(&entry.name).await? else { continue };
-        if !has_come_to_be(&entry.name, &deployed.status) {
+        if !has_come_to_be(&deployed.status) {
             continue;
         }
         if deployed.status.ends_with("_IN_PROGRESS") {
@@ -70,13 +68,6 @@ pub async fn write(manifest: &Manifest, stacks: &Stacks, directory: &Path) -> Re
     }
     assembly.write(directory)?;
     Ok(())
-}
-
-/// Whether a stack is one that a deploy would go on from; what was never whole is made anew.
-fn has_come_to_be(name: &str, status: &str) -> bool {
-    let observed =
-        Observed { status: status.to_owned(), same_template: true, same_parameters: true, same_tags: true };
-    !matches!(decide(name, Some(&observed)), Action::Create | Action::Recreate)
 }
 
 /// The manifest's entry of a stack as it is deployed. A parameter that has the value that its source gives now
@@ -169,6 +160,7 @@ mod tests {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
         Deployed {
+            name: "fg-kafka".to_owned(),
             id: "id".to_owned(),
             status: "UPDATE_COMPLETE".to_owned(),
             parameters: texts(parameters),
@@ -215,18 +207,5 @@ mod tests {
         let deployed = deployed(&[("Brokers", "b-1:9098"), ("Code", "key"), ("Secret", NOT_ECHOED)]);
         assert_eq!(unseen(&wanted, &deployed, &known()), ["Brokers", "Code", "Secret"]);
         assert_eq!(entry(&wanted, &deployed, &json!({}), &known()).parameters, wanted.parameters);
-    }
-
-    #[test]
-    fn a_stack_that_never_came_to_be_is_not_there() {
-        for (status, is) in [
-            ("CREATE_COMPLETE", true),
-            ("UPDATE_ROLLBACK_FAILED", true),
-            ("UPDATE_IN_PROGRESS", true),
-            ("REVIEW_IN_PROGRESS", false),
-            ("ROLLBACK_COMPLETE", false),
-        ] {
-            assert_eq!(has_come_to_be("s", status), is, "{status}");
-        }
     }
 }

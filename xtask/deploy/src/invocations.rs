@@ -36,7 +36,7 @@ pub async fn run(client: &Client, entry: &StackEntry, known: &Known, reporter: &
 }
 
 async fn invoke(client: &Client, stack: &str, function: &str, reporter: &Reporter) -> Result<()> {
-    reporter.progress(&format!("{stack}  invoking {function}"));
+    reporter.progress(stack, &format!("{stack}  invoking {function}"));
     let begun = reporter.elapsed();
     let answer = client
         .invoke()
@@ -47,7 +47,7 @@ async fn invoke(client: &Client, stack: &str, function: &str, reporter: &Reporte
         .send()
         .await
         .map_err(|error| told(error, &format!("the function {function} of {stack} cannot be invoked")))?;
-    reporter.settle();
+    reporter.settle(stack);
     let payload = answer.payload().map(|blob| blob.as_ref()).unwrap_or_default();
     if let Some(kind) = answer.function_error() {
         bail!("{}", failure(stack, function, kind, payload, answer.log_result().unwrap_or_default()));

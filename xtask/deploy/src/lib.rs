@@ -1,17 +1,24 @@
 //! All that talks to AWS: change sets, workloads, status, teardown. What to do is decided in [`plan`] and
-//! [`wiring`], on plain data; the rest carries it out.
+//! [`wiring`], on plain data; [`execute`] carries it out, through the calls that [`cloudformation`] names.
 
+pub mod approval;
 pub mod assets;
+pub mod cloudformation;
 pub mod deploy;
 pub mod deployed;
 pub mod events;
+pub mod execute;
 pub mod gc;
 pub mod invocations;
 pub mod kubernetes;
 pub mod local;
+pub mod lock;
+pub mod operation;
 pub mod plan;
 pub mod report;
 pub mod sdk;
+#[cfg(test)]
+mod simulation;
 pub mod stacks;
 pub mod status;
 pub mod teardown;

@@ -4,7 +4,7 @@ use std::{
     io::{IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
-    sync::{Mutex, atomic::AtomicBool},
+    sync::atomic::AtomicBool,
     time::{Duration, SystemTime},
 };
 
@@ -12,12 +12,18 @@ use anyhow::{Context, Result, bail};
 use cfn::assembly::Manifest;
 use clap::{Args, Parser, Subcommand};
 use deploy_engine::{
+    approval::{NotApproved, Policy},
     assets::{Assets, Places},
-    deploy::{Deployment, lock},
+    cloudformation::CloudFormation,
+    deploy::{Deployment, lock, sources},
     deployed,
+    execute::Underway,
     gc::{self, Collection},
     kubernetes::token,
     local::LocalEnvironment,
+    lock::{Holder, Lock, Locks},
+    operation::Operations,
+    plan::{Asked, render},
     report::{Format, Reporter},
     sdk::told,
     stacks::Stacks,
@@ -78,6 +84,18 @@ enum Command {
         /// Stacks without workloads.
         #[arg(long)]
         stacks_only: bool,
+        /// Print the waves with the reason of each step, and touch nothing.
+        #[arg(long)]
+        plan: bool,
+        /// How many stacks are worked on at a time.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
+        concurrency: u8,
+        /// Which changes want a yes; by default those that are called out where data is kept, and none elsewhere.
+        #[arg(long, value_name = "WHEN")]
+        require_approval: Option<Policy>,
+        /// Delete stacks of the environment that left the manifest.
+        #[arg(long)]
+        prune: bool,
         /// Where the workers' binaries are.
         #[arg(long, default_value = "target/debug")]
         binaries: PathBuf,
@@ -100,6 +118,22 @@ enum Command {
         /// Delete nothing.
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Take a stack back whose update failed and whose rollback failed as well.
+    Rollback {
+        #[command(flatten)]
+        consent: Consent,
+        /// The stack, by id.
+        #[arg(long)]
+        stack: String,
+        /// Leave this resource as it is, by logical id.
+        #[arg(long = "skip-resource")]
+        skip: Vec<String>,
+    },
+    /// Free an environment whose lock is held by a run that is dead.
+    Unlock {
+        #[command(flatten)]
+        consent: Consent,
     },
     /// Take down.
     Teardown {
@@ -149,7 +183,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<NotApproved>() { ExitCode::from(NOT_APPROVED) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -162,6 +196,7 @@ struct Clients {
     repositories: aws_sdk_ecr::Client,
     kafka: aws_sdk_msk::Client,
     identity: aws_sdk_sts::Client,
+    locks: Locks,
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {
@@ -187,16 +222,16 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         endpoint_url: common.endpoint_url.clone(),
     };
     match cli.command {
-        Command::Deploy { consent, stacks, stacks_only, binaries } => {
-            if !is_local && !stacks_only && !manifest.workloads.is_empty() {
-                bail!(
-                    "workloads cannot be deployed to EKS yet: images are not pushed and manifests not applied. Nothing was touched. `--stacks-only` deploys the stacks of {} without them",
-                    manifest.environment
-                );
-            }
-            agree(&manifest, &consent, "deploy")?;
-            check_account(&manifest, &clients).await?;
-            let _lock = lock(&common.assembly)?;
+        Command::Deploy {
+            consent,
+            stacks,
+            stacks_only,
+            plan,
+            concurrency,
+            require_approval,
+            prune,
+            binaries,
+        } => {
             let assets = Assets::new(&manifest, places(binaries.clone()), &reporter, stacks.clone())?;
             let deployment = Deployment {
                 assembly: &common.assembly,
@@ -208,39 +243,131 @@ async fn run(cli: Cli) -> Result<ExitCode> {
                 local: local.as_ref().filter(|_| !stacks_only),
                 binaries,
                 reporter: &reporter,
-                only: stacks,
-                pending: Mutex::new(None),
-                executing: AtomicBool::new(false),
+                asked: Asked { only: stacks, prune },
+                concurrency: usize::from(concurrency),
+                approval: require_approval.unwrap_or_else(|| Policy::of(&manifest)),
+                underway: Underway::default(),
             };
+            if plan {
+                let plan = deployment.plan().await?;
+                let json = serde_json::to_value(&plan)?;
+                reporter.result(render(&plan, &manifest.environment).trim_end(), &json);
+                return Ok(ExitCode::SUCCESS);
+            }
+            if !is_local && !stacks_only && !manifest.workloads.is_empty() {
+                bail!(
+                    "workloads cannot be deployed to EKS yet: images are not pushed and manifests not applied. Nothing was touched. `--stacks-only` deploys the stacks of {} without them",
+                    manifest.environment
+                );
+            }
+            agree(&manifest, &consent, "deploy")?;
+            let identity = check_account(&manifest, &clients).await?;
+            let _here = lock(&common.assembly)?;
+            let held = clients.locks.acquire(Holder::this("deploy", &identity), &reporter).await?;
             let outcome = tokio::select! {
                 outcome = deployment.run() => outcome.map(|()| ExitCode::SUCCESS),
+                lost = held.keep() => {
+                    reporter.settle_all();
+                    eprintln!("{}", deployment.interrupted().await);
+                    return Err(lost);
+                }
                 signal = interrupt() => {
                     signal?;
-                    reporter.settle();
+                    reporter.settle_all();
                     tokio::select! {
                         left = deployment.interrupted() => eprintln!("{left}"),
                         again = interrupt() => again?,
                     }
-                    Ok(ExitCode::from(130))
+                    give_back(&held).await;
+                    // Who was asked may still be: nobody waits for that answer.
+                    std::process::exit(INTERRUPTED.into());
                 }
             };
-            reporter.settle();
+            reporter.settle_all();
+            give_back(&held).await;
             outcome
+        }
+        Command::Rollback { consent, stack, skip } => {
+            let Some(entry) = manifest.stack(&stack) else {
+                let all: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
+                bail!("there is no stack {stack}; there are: {}", all.join(", "));
+            };
+            agree(&manifest, &consent, "rollback of a stack in")?;
+            let identity = check_account(&manifest, &clients).await?;
+            let _here = lock(&common.assembly)?;
+            let held = clients.locks.acquire(Holder::this("rollback", &identity), &reporter).await?;
+            for resource in &skip {
+                eprintln!(
+                    "warning: {resource} stays as it is while the stack says that it is as before; bring it in line by hand, or the next update of it may fail"
+                );
+            }
+            let template = clients.stacks.template(&entry.name).await?;
+            let of_stack = sources(&common.assembly).remove(&entry.id).unwrap_or_default();
+            let operations = Operations { cloud: &clients.stacks, reporter: &reporter };
+            reporter.stack(&entry.name, "going back", "");
+            let outcome = tokio::select! {
+                outcome = operations.go_back(&entry.name, &skip, &template, &of_stack, None) => outcome.map(|()| {
+                    reporter.stack(&entry.name, "back", "it is as it was before; deploy again");
+                    ExitCode::SUCCESS
+                }),
+                lost = held.keep() => Err(lost),
+                signal = interrupt() => signal.map(|()| {
+                    eprintln!("interrupted; CloudFormation goes on with {}", entry.name);
+                    ExitCode::from(INTERRUPTED)
+                }),
+            };
+            reporter.settle_all();
+            give_back(&held).await;
+            outcome
+        }
+        Command::Unlock { consent } => {
+            agree(&manifest, &consent, "free")?;
+            match clients.locks.unlock().await? {
+                Some(holder) => {
+                    reporter.say(&format!("{} is free; it was held by {holder}", manifest.environment))
+                }
+                None => reporter.say(&format!("{} was free already", manifest.environment)),
+            }
+            Ok(ExitCode::SUCCESS)
         }
         Command::Teardown { consent } => {
             agree(&manifest, &consent, "teardown")?;
-            let _lock = lock(&common.assembly)?;
+            let _here = lock(&common.assembly)?;
+            // What does not run has no lock, and nothing to take down but itself.
+            let runs = match &local {
+                Some(local) => local.ask(&["status"]).await.is_ok(),
+                None => true,
+            };
+            let held = if runs {
+                let identity = check_account(&manifest, &clients).await?;
+                Some(clients.locks.acquire(Holder::this("teardown", &identity), &reporter).await?)
+            } else {
+                None
+            };
+            let lost = async {
+                match &held {
+                    Some(held) => held.keep().await,
+                    None => std::future::pending().await,
+                }
+            };
             let run =
                 teardown::run(&common.assembly, &manifest, Some(&clients.stacks), local.as_ref(), &reporter);
-            tokio::select! {
+            let outcome = tokio::select! {
                 outcome = run => outcome.map(|()| ExitCode::SUCCESS),
+                lost = lost => Err(lost),
                 signal = interrupt() => {
                     signal?;
-                    reporter.settle();
+                    reporter.settle_all();
                     eprintln!("interrupted; run the teardown again to go on");
-                    Ok(ExitCode::from(130))
+                    Ok(ExitCode::from(INTERRUPTED))
                 }
+            };
+            reporter.settle_all();
+            // The lock of a local environment went with it.
+            if let Some(held) = held.as_ref().filter(|_| !(is_local && outcome.is_ok())) {
+                give_back(held).await;
             }
+            outcome
         }
         Command::Gc { consent, older_than, dry_run } => {
             check_account(&manifest, &clients).await?;
@@ -300,6 +427,19 @@ async fn kubernetes_token(cluster: &str, region: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The exit code where changes want a yes and nobody gave it.
+const NOT_APPROVED: u8 = 4;
+
+/// The exit code of an interrupted run, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// A lock that cannot be given back goes stale by itself.
+async fn give_back(held: &Lock<'_>) {
+    if let Err(error) = held.release().await {
+        eprintln!("the lock could not be given back; it is nobody's in two minutes: {error:#}");
+    }
+}
+
 async fn interrupt() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
@@ -320,7 +460,9 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
     if let Some(url) = endpoint_url {
         loader = loader.endpoint_url(url);
     }
-    let config = loader.load().await;
+    // Throttling is waited out: with these attempts, and a wait that doubles up to 20 s, for a minute and more.
+    let retries = aws_config::retry::RetryConfig::standard().with_max_attempts(8);
+    let config = loader.retry_config(retries).load().await;
     let poll = if manifest.provider == "local" { Duration::from_millis(100) } else { Duration::from_secs(3) };
     let cloudformation = aws_sdk_cloudformation::Client::new(&config);
     Ok(Clients {
@@ -334,12 +476,15 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
             aws_sdk_s3::config::Builder::from(&config).force_path_style(endpoint_url.is_some()).build(),
         ),
         identity: aws_sdk_sts::Client::new(&config),
+        locks: Locks::new(aws_sdk_ssm::Client::new(&config), &manifest.environment, &manifest.prefix),
     })
 }
 
 /// The credentials must be of the environment's account: an environment deployed into another would be
 /// found by nobody.
-async fn check_account(manifest: &Manifest, clients: &Clients) -> Result<()> {
+///
+/// Gives whose they are.
+async fn check_account(manifest: &Manifest, clients: &Clients) -> Result<String> {
     let identity = clients
         .identity
         .get_caller_identity()
@@ -355,7 +500,7 @@ async fn check_account(manifest: &Manifest, clients: &Clients) -> Result<()> {
             manifest.environment
         );
     }
-    Ok(())
+    Ok(identity.arn().unwrap_or_default().to_owned())
 }
 
 /// Asks, unless told not to. The local environment is this user's own: nobody is asked.

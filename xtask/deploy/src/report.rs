@@ -2,12 +2,13 @@
 //! for machines.
 
 use std::{
+    collections::BTreeMap,
     io::IsTerminal,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
 
 use crate::events::ResourceEvent;
@@ -25,14 +26,15 @@ pub enum Format {
 pub struct Reporter {
     format: Format,
     begun: Instant,
-    live: Mutex<Option<ProgressBar>>,
+    bars: MultiProgress,
+    live: Mutex<BTreeMap<String, ProgressBar>>,
 }
 
 impl Reporter {
     /// Begins now.
     #[must_use]
     pub fn new(format: Format) -> Self {
-        Self { format, begun: Instant::now(), live: Mutex::new(None) }
+        Self { format, begun: Instant::now(), bars: MultiProgress::new(), live: Mutex::default() }
     }
 
     /// How long it has been.
@@ -73,17 +75,17 @@ impl Reporter {
         }
     }
 
-    /// What is under way and not worth a line: the live line on a terminal.
-    pub fn progress(&self, text: &str) {
+    /// What is under way and not worth a line: the live line of `what` on a terminal, until that is settled.
+    pub fn progress(&self, what: &str, text: &str) {
         if self.format == Format::Human && std::io::stderr().is_terminal() {
-            self.live_line(text.to_owned());
+            self.live_line(what, text.to_owned());
         }
     }
 
-    fn live_line(&self, text: String) {
-        let mut live = self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let bar = live.get_or_insert_with(|| {
-            let bar = ProgressBar::new_spinner();
+    fn live_line(&self, what: &str, text: String) {
+        let mut live = self.live();
+        let bar = live.entry(what.to_owned()).or_insert_with(|| {
+            let bar = self.bars.add(ProgressBar::new_spinner());
             bar.set_style(ProgressStyle::default_spinner());
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
@@ -99,12 +101,12 @@ impl Reporter {
                 "status": event.status, "reason": event.reason, "done": done, "total": total,
             })),
             Format::Human if std::io::stderr().is_terminal() => {
-                self.live_line(format!("{stack}  {done}/{total}  {} {}", event.status, event.logical_id));
+                self.live_line(stack, format!("{stack}  {done}/{total}  {} {}", event.status, event.logical_id));
             }
             Format::Human if event.status.ends_with("_COMPLETE") || event.status.ends_with("_FAILED") => {
                 let reason = event.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 println!(
-                    "{:>6.1}s    {done:>3}/{total:<3} {:<18} {:<44} {}{reason}",
+                    "{:>6.1}s  {stack:<32} {done:>3}/{total:<3} {:<18} {:<44} {}{reason}",
                     self.elapsed().as_secs_f64(),
                     event.status,
                     event.resource_type,
@@ -115,9 +117,17 @@ impl Reporter {
         }
     }
 
-    /// Ends the live line.
-    pub fn settle(&self) {
-        if let Some(bar) = self.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+    /// Ends a stack's live line.
+    pub fn settle(&self, stack: &str) {
+        if let Some(bar) = self.live().remove(stack) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Ends all live lines.
+    pub fn settle_all(&self) {
+        let live = std::mem::take(&mut *self.live());
+        for bar in live.into_values() {
             bar.finish_and_clear();
         }
     }
@@ -130,9 +140,19 @@ impl Reporter {
         }
     }
 
+    /// What format it is.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<String, ProgressBar>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A line above the live ones.
     fn line(&self, text: &str) {
-        self.settle();
-        println!("{text}");
+        self.bars.suspend(|| println!("{text}"));
     }
 
     fn json(&self, value: &Json) {

@@ -8,10 +8,26 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     match (error.code(), error.message()) {
+        (Some(code), message) if is_expired(code) => anyhow::anyhow!(
+            "{what}: {} ({code}).\n  The credentials have run out or are not valid: log in again (`aws sso login`, or a new session token), then run the same command again. CloudFormation goes on with what it has begun, and nothing has to be undone",
+            message.unwrap_or("the credentials are not accepted")
+        ),
         (Some(code), Some(message)) => anyhow::anyhow!("{what}: {message} ({code})"),
         (Some(code), None) => anyhow::anyhow!("{what}: {code}"),
         _ => anyhow::anyhow!("{what}: {}", causes(&error)),
     }
+}
+
+/// Whether AWS refuses the credentials themselves.
+fn is_expired(code: &str) -> bool {
+    matches!(
+        code,
+        "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RequestExpired"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+    )
 }
 
 /// The chain of causes, without the structures that the SDK prints as well.

@@ -5,56 +5,21 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use aws_sdk_cloudformation::{
     Client,
     error::ProvideErrorMetadata,
-    types::{Capability, ChangeSetStatus, ChangeSetType, Parameter, Stack, Tag},
+    types::{Capability, ChangeSetType, Parameter, Stack, Tag},
 };
-use cfn::{Json, assembly::StackEntry, to_canonical_bytes};
+use cfn::{Json, to_canonical_bytes};
 
 use crate::{
-    events::{ResourceEvent, ended, explain},
-    plan::Observed,
-    report::Reporter,
+    cloudformation::{
+        CHANGE_SET, ChangeSet, CloudFormation, Deployed, NOT_ECHOED, ResourceChange, StackResource, Target,
+    },
+    events::ResourceEvent,
     sdk::told,
 };
-
-/// The change set's name; there is one at a time.
-pub const CHANGE_SET: &str = "floodgate";
-
-/// How long a change set or a stack operation may go without an end before it is given up: MSK and EKS
-/// clusters take half an hour.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
-
-/// How long a stack may be at rest without telling of the end of the operation that was asked for.
-const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A stack as it is.
-#[derive(Clone, Debug)]
-pub struct Deployed {
-    /// Its id, which goes on naming it after it is deleted.
-    pub id: String,
-    /// Its status.
-    pub status: String,
-    /// Its parameters.
-    pub parameters: BTreeMap<String, String>,
-    /// Its outputs.
-    pub outputs: BTreeMap<String, String>,
-    /// Its tags.
-    pub tags: BTreeMap<String, String>,
-    /// Whether it is protected against deletion.
-    pub protected: bool,
-}
-
-/// How CloudFormation gets a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TemplateBody {
-    /// Within the request.
-    Inline(String),
-    /// From this address in a bucket.
-    At(String),
-}
 
 /// CloudFormation.
 #[derive(Clone, Debug)]
@@ -70,56 +35,33 @@ impl Stacks {
     pub fn new(client: Client, poll: Duration) -> Self {
         Self { client, poll }
     }
+}
 
-    /// A stack by name; `None` when there is none.
-    ///
-    /// # Errors
-    ///
-    /// What the SDK says.
-    pub async fn describe(&self, name: &str) -> Result<Option<Deployed>> {
+/// Whether an error says that there is no such stack or change set.
+fn is_absent<E: ProvideErrorMetadata>(error: &E) -> bool {
+    error.message().is_some_and(|message| message.contains("does not exist"))
+        || error.code().is_some_and(|code| code.contains("ChangeSetNotFound"))
+}
+
+impl CloudFormation for Stacks {
+    async fn describe(&self, name: &str) -> Result<Option<Deployed>> {
         match self.client.describe_stacks().stack_name(name).send().await {
             Ok(answer) => Ok(answer.stacks().first().map(deployed)),
-            Err(error) if error.message().is_some_and(|message| message.contains("does not exist")) => {
-                Ok(None)
-            }
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(told(error, &format!("cannot describe the stack {name}"))),
         }
     }
 
-    /// What is there, compared with what should be.
-    ///
-    /// # Errors
-    ///
-    /// What the SDK says.
-    pub async fn observe(
-        &self,
-        entry: &StackEntry,
-        template: &Json,
-        parameters: &BTreeMap<String, String>,
-    ) -> Result<Option<Observed>> {
-        let Some(deployed) = self.describe(&entry.name).await? else { return Ok(None) };
-        let same_template = match self.client.get_template().stack_name(&entry.name).send().await {
-            Ok(answer) => answer
-                .template_body()
-                .and_then(|body| serde_json::from_str::<Json>(body).ok())
-                .is_some_and(|body| to_canonical_bytes(&body) == to_canonical_bytes(template)),
-            // A stack that was never created has no template.
-            Err(_) => false,
-        };
-        Ok(Some(Observed {
-            status: deployed.status,
-            same_template,
-            same_parameters: deployed.parameters == *parameters,
-            same_tags: deployed.tags == entry.tags,
-        }))
+    async fn list(&self) -> Result<Vec<Deployed>> {
+        let mut pages = self.client.describe_stacks().into_paginator().items().send();
+        let mut found = Vec::new();
+        while let Some(stack) = pages.next().await {
+            found.push(deployed(&stack.map_err(|error| told(error, "cannot list the stacks"))?));
+        }
+        Ok(found)
     }
 
-    /// The template that a stack was last deployed with.
-    ///
-    /// # Errors
-    ///
-    /// What the SDK says, or that the template is no JSON, which this program always deploys.
-    pub async fn template(&self, name: &str) -> Result<Json> {
+    async fn template(&self, name: &str) -> Result<Json> {
         let answer = self
             .client
             .get_template()
@@ -131,172 +73,88 @@ impl Stacks {
             .with_context(|| format!("the template of {name} is no JSON: who else has deployed it?"))
     }
 
-    /// Creates a change set; `None` when there is nothing to change.
-    ///
-    /// # Errors
-    ///
-    /// What CloudFormation refuses.
-    pub async fn create_change_set(
-        &self,
-        entry: &StackEntry,
-        template: TemplateBody,
-        parameters: &BTreeMap<String, String>,
-        create: bool,
-    ) -> Result<Option<usize>> {
-        let (body, url) = match template {
-            TemplateBody::Inline(body) => (Some(body), None),
-            TemplateBody::At(url) => (None, Some(url)),
-        };
-        let parameters = parameters
+    async fn create_change_set(&self, target: &Target, create: bool) -> Result<()> {
+        let name = &target.name;
+        let body = String::from_utf8(to_canonical_bytes(&target.template)).context("a template is text")?;
+        let parameters = target
+            .parameters
             .iter()
-            .map(|(name, value)| Parameter::builder().parameter_key(name).parameter_value(value).build())
+            .map(|(name, value)| {
+                let parameter = Parameter::builder().parameter_key(name);
+                match value.as_str() {
+                    NOT_ECHOED => parameter.use_previous_value(true),
+                    value => parameter.parameter_value(value),
+                }
+                .build()
+            })
             .collect();
         let tags =
-            entry.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
-        let capabilities = entry.capabilities.iter().map(|name| Capability::from(name.as_str())).collect();
-        let kind = if create { ChangeSetType::Create } else { ChangeSetType::Update };
-        let _ =
-            self.client.delete_change_set().stack_name(&entry.name).change_set_name(CHANGE_SET).send().await;
+            target.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
+        let capabilities = target.capabilities.iter().map(|name| Capability::from(name.as_str())).collect();
+        self.delete_change_set(name).await?;
         self.client
             .create_change_set()
-            .stack_name(&entry.name)
+            .stack_name(name)
             .change_set_name(CHANGE_SET)
-            .change_set_type(kind)
-            .set_template_body(body)
-            .set_template_url(url)
+            .change_set_type(if create { ChangeSetType::Create } else { ChangeSetType::Update })
+            .set_template_body(target.template_url.is_none().then_some(body))
+            .set_template_url(target.template_url.clone())
             .set_parameters(Some(parameters))
             .set_tags(Some(tags))
             .set_capabilities(Some(capabilities))
+            .set_role_arn(target.role_arn.clone())
             .send()
             .await
-            .map_err(|error| {
-                told(error, &format!("CloudFormation refuses the change set of {}", entry.name))
-            })?;
-        let deadline = tokio::time::Instant::now() + OPERATION_TIMEOUT;
+            .map(drop)
+            .map_err(|error| told(error, &format!("CloudFormation refuses the change set of {name}")))
+    }
+
+    async fn describe_change_set(&self, name: &str) -> Result<ChangeSet> {
+        let mut found = ChangeSet::default();
+        let mut token: Option<String> = None;
         loop {
             let answer = self
                 .client
                 .describe_change_set()
-                .stack_name(&entry.name)
+                .stack_name(name)
                 .change_set_name(CHANGE_SET)
+                .set_next_token(token.take())
                 .send()
                 .await
-                .map_err(|error| told(error, &format!("cannot describe the change set of {}", entry.name)))?;
-            match answer.status() {
-                Some(ChangeSetStatus::CreateComplete) => return Ok(Some(answer.changes().len())),
-                Some(ChangeSetStatus::Failed) => {
-                    let reason = answer.status_reason().unwrap_or_default().to_owned();
-                    self.discard_change_set(&entry.name).await;
-                    if reason.contains("didn't contain changes")
-                        || reason.contains("No updates are to be performed")
-                    {
-                        return Ok(None);
-                    }
-                    bail!("the change set of {} failed: {reason}", entry.name);
-                }
-                _ if tokio::time::Instant::now() >= deadline => {
-                    bail!("the change set of {} does not come to an end", entry.name)
-                }
-                _ => tokio::time::sleep(self.poll).await,
+                .map_err(|error| told(error, &format!("cannot describe the change set of {name}")))?;
+            found.status = answer.status().map(|status| status.as_str().to_owned()).unwrap_or_default();
+            found.reason = answer.status_reason().unwrap_or_default().to_owned();
+            found.changes.extend(
+                answer.changes().iter().filter_map(|change| Some(resource_change(change.resource_change()?))),
+            );
+            token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if token.is_none() {
+                return Ok(found);
             }
         }
     }
 
-    /// Deletes a change set that was not executed; that there is none is no error.
-    pub async fn discard_change_set(&self, name: &str) {
-        let _ = self.client.delete_change_set().stack_name(name).change_set_name(CHANGE_SET).send().await;
-    }
-
-    /// Executes the change set and follows the stack to the end of the operation.
-    ///
-    /// # Errors
-    ///
-    /// The first resource that failed, with its construct and reason.
-    pub async fn execute(&self, entry: &StackEntry, template: &Json, reporter: &Reporter) -> Result<()> {
-        let name = &entry.name;
-        let seen = self.event_ids(name).await?;
-        self.client.execute_change_set().stack_name(name).change_set_name(CHANGE_SET).send().await.map_err(
-            |error| told(error, &format!("CloudFormation does not execute the change set of {name}")),
-        )?;
-        let total = template.get("Resources").and_then(Json::as_object).map_or(0, serde_json::Map::len);
-        let (status, events) = self.follow(name, name, seen, total, reporter).await?;
-        reporter.settle();
-        match status.as_str() {
-            "CREATE_COMPLETE" | "UPDATE_COMPLETE" => Ok(()),
-            _ => bail!(explain(name, template, &events)),
+    async fn delete_change_set(&self, name: &str) -> Result<()> {
+        match self.client.delete_change_set().stack_name(name).change_set_name(CHANGE_SET).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(told(error, &format!("cannot delete the change set of {name}"))),
         }
     }
 
-    async fn event_ids(&self, name: &str) -> Result<BTreeSet<String>> {
-        Ok(self.new_events(name, &BTreeSet::new()).await?.into_iter().map(|(id, _)| id).collect())
+    async fn execute_change_set(&self, name: &str) -> Result<()> {
+        self.client
+            .execute_change_set()
+            .stack_name(name)
+            .change_set_name(CHANGE_SET)
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| {
+                told(error, &format!("CloudFormation does not execute the change set of {name}"))
+            })
     }
 
-    /// Waits until nobody's operation on a stack is under way.
-    ///
-    /// # Errors
-    ///
-    /// What the SDK says, or that it takes too long.
-    pub async fn at_rest(&self, name: &str) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + OPERATION_TIMEOUT;
-        while let Some(deployed) = self.describe(name).await?
-            && deployed.status.ends_with("_IN_PROGRESS")
-            && deployed.status != "REVIEW_IN_PROGRESS"
-        {
-            if tokio::time::Instant::now() >= deadline {
-                bail!("{name} is {} and does not come to an end", deployed.status);
-            }
-            tokio::time::sleep(self.poll).await;
-        }
-        Ok(())
-    }
-
-    /// Follows an operation on a stack (`id`: its name or, where it goes away, its id) to its end; gives the
-    /// status in which it ended and the events since `seen`.
-    async fn follow(
-        &self,
-        name: &str,
-        id: &str,
-        mut seen: BTreeSet<String>,
-        total: usize,
-        reporter: &Reporter,
-    ) -> Result<(String, Vec<ResourceEvent>)> {
-        let mut events = Vec::new();
-        let mut done = BTreeSet::new();
-        let deadline = tokio::time::Instant::now() + OPERATION_TIMEOUT;
-        let mut quiet_since = tokio::time::Instant::now();
-        loop {
-            // The status first: what it has come to is then among the events.
-            let status = self.describe(id).await?.map(|deployed| deployed.status);
-            for (event_id, event) in self.new_events(id, &seen).await? {
-                seen.insert(event_id);
-                quiet_since = tokio::time::Instant::now();
-                if event.logical_id != name {
-                    if event.status.ends_with("_COMPLETE") {
-                        done.insert(event.logical_id.clone());
-                    }
-                    reporter.resource(name, &event, done.len(), total);
-                }
-                events.push(event);
-            }
-            if let Some(end) = ended(name, &events) {
-                return Ok((end.to_owned(), events));
-            }
-            match status {
-                None => return Ok(("DELETE_COMPLETE".to_owned(), events)),
-                Some(status) if status.ends_with("_IN_PROGRESS") => quiet_since = tokio::time::Instant::now(),
-                Some(status) if quiet_since.elapsed() > QUIET_TIMEOUT => return Ok((status, events)),
-                Some(_) => {}
-            }
-            if tokio::time::Instant::now() >= deadline {
-                bail!(
-                    "the operation on {name} does not come to an end; CloudFormation goes on with it, deploy again later"
-                );
-            }
-            tokio::time::sleep(self.poll).await;
-        }
-    }
-
-    /// Events that were not seen, oldest first, through all pages.
     async fn new_events(&self, name: &str, seen: &BTreeSet<String>) -> Result<Vec<(String, ResourceEvent)>> {
         let mut found = Vec::new();
         let mut token: Option<String> = None;
@@ -304,9 +162,7 @@ impl Stacks {
             let request = self.client.describe_stack_events().stack_name(name).set_next_token(token.take());
             let answer = match request.send().await {
                 Ok(answer) => answer,
-                Err(error) if error.message().is_some_and(|message| message.contains("does not exist")) => {
-                    break;
-                }
+                Err(error) if is_absent(&error) => break,
                 Err(error) => return Err(told(error, &format!("cannot read the events of {name}"))),
             };
             for event in answer.stack_events() {
@@ -330,7 +186,7 @@ impl Stacks {
                     },
                 ));
             }
-            token = answer.next_token().map(str::to_owned);
+            token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
             if token.is_none() {
                 break;
             }
@@ -339,12 +195,47 @@ impl Stacks {
         Ok(found)
     }
 
-    /// Turns the protection against deletion on or off.
-    ///
-    /// # Errors
-    ///
-    /// What the SDK says.
-    pub async fn protect(&self, name: &str, protected: bool) -> Result<()> {
+    async fn delete_stack(&self, name: &str, retain: &[String], role_arn: Option<&str>) -> Result<()> {
+        self.client
+            .delete_stack()
+            .stack_name(name)
+            .set_retain_resources((!retain.is_empty()).then(|| retain.to_vec()))
+            .set_role_arn(role_arn.map(str::to_owned))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| told(error, &format!("CloudFormation does not delete {name}")))
+    }
+
+    async fn continue_update_rollback(
+        &self,
+        name: &str,
+        skip: &[String],
+        role_arn: Option<&str>,
+    ) -> Result<()> {
+        self.client
+            .continue_update_rollback()
+            .stack_name(name)
+            .set_resources_to_skip((!skip.is_empty()).then(|| skip.to_vec()))
+            .set_role_arn(role_arn.map(str::to_owned))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| told(error, &format!("CloudFormation does not go on rolling {name} back")))
+    }
+
+    async fn rollback_stack(&self, name: &str, role_arn: Option<&str>) -> Result<()> {
+        self.client
+            .rollback_stack()
+            .stack_name(name)
+            .set_role_arn(role_arn.map(str::to_owned))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| told(error, &format!("CloudFormation does not roll {name} back")))
+    }
+
+    async fn protect(&self, name: &str, protected: bool) -> Result<()> {
         self.client
             .update_termination_protection()
             .stack_name(name)
@@ -355,69 +246,64 @@ impl Stacks {
             .map_err(|error| told(error, &format!("cannot change the termination protection of {name}")))
     }
 
-    /// Deletes a stack and waits for it; that there is none is no error.
-    ///
-    /// # Errors
-    ///
-    /// The resource that does not go, with its reason.
-    pub async fn delete(&self, name: &str, template: &Json, reporter: &Reporter) -> Result<()> {
-        let Some(deployed) = self.describe(name).await? else { return Ok(()) };
-        let seen = self.event_ids(&deployed.id).await?;
-        let total = self.resource_types(&deployed.id).await.map_or(0, |types| types.len());
-        self.client
-            .delete_stack()
-            .stack_name(name)
-            .send()
-            .await
-            .map_err(|error| told(error, &format!("CloudFormation does not delete {name}")))?;
-        let (status, events) = self.follow(name, &deployed.id, seen, total, reporter).await?;
-        reporter.settle();
-        if status != "DELETE_COMPLETE" {
-            bail!(explain(name, template, &events));
-        }
-        Ok(())
-    }
-
-    /// The types of a stack's resources.
-    ///
-    /// # Errors
-    ///
-    /// What the SDK says.
-    pub async fn resource_types(&self, name: &str) -> Result<Vec<String>> {
+    async fn resources(&self, name: &str) -> Result<Vec<StackResource>> {
         let mut pages = self.client.list_stack_resources().stack_name(name).into_paginator().items().send();
-        let mut types = Vec::new();
+        let mut found = Vec::new();
         while let Some(resource) = pages.next().await {
             let resource =
                 resource.map_err(|error| told(error, &format!("cannot list the resources of {name}")))?;
-            types.extend(resource.resource_type().map(str::to_owned));
+            found.push(StackResource {
+                logical_id: resource.logical_resource_id().unwrap_or_default().to_owned(),
+                resource_type: resource.resource_type().unwrap_or_default().to_owned(),
+                status: resource
+                    .resource_status()
+                    .map(|status| status.as_str().to_owned())
+                    .unwrap_or_default(),
+                physical_id: resource.physical_resource_id().unwrap_or_default().to_owned(),
+            });
         }
-        Ok(types)
+        Ok(found)
+    }
+
+    async fn pause(&self) {
+        tokio::time::sleep(self.poll).await;
+    }
+}
+
+fn resource_change(change: &aws_sdk_cloudformation::types::ResourceChange) -> ResourceChange {
+    ResourceChange {
+        action: change.action().map(|action| action.as_str().to_owned()).unwrap_or_default(),
+        logical_id: change.logical_resource_id().unwrap_or_default().to_owned(),
+        resource_type: change.resource_type().unwrap_or_default().to_owned(),
+        replacement: change.replacement().map(|how| how.as_str().to_owned()).unwrap_or_default(),
+        scope: change.scope().iter().map(|scope| scope.as_str().to_owned()).collect(),
     }
 }
 
 fn deployed(stack: &Stack) -> Deployed {
     Deployed {
+        name: stack.stack_name().unwrap_or_default().to_owned(),
         id: stack.stack_id().or(stack.stack_name()).unwrap_or_default().to_owned(),
         status: stack.stack_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
-        parameters: stack
-            .parameters()
-            .iter()
-            .filter_map(|parameter| {
-                Some((parameter.parameter_key()?.to_owned(), parameter.parameter_value()?.to_owned()))
-            })
-            .collect(),
-        outputs: stack
-            .outputs()
-            .iter()
-            .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())))
-            .collect(),
-        tags: stack
-            .tags()
-            .iter()
-            .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
-            // AWS's own.
-            .filter(|(key, _)| !key.starts_with("aws:"))
-            .collect(),
+        parameters: pairs(
+            stack
+                .parameters()
+                .iter()
+                .map(|parameter| (parameter.parameter_key(), parameter.parameter_value())),
+        ),
+        outputs: pairs(stack.outputs().iter().map(|output| (output.output_key(), output.output_value()))),
+        tags: pairs(
+            stack
+                .tags()
+                .iter()
+                .map(|tag| (tag.key(), tag.value()))
+                // AWS's own.
+                .filter(|(key, _)| key.is_none_or(|key| !key.starts_with("aws:"))),
+        ),
         protected: stack.enable_termination_protection().unwrap_or(false),
     }
+}
+
+fn pairs<'a>(pairs: impl Iterator<Item = (Option<&'a str>, Option<&'a str>)>) -> BTreeMap<String, String> {
+    pairs.filter_map(|(key, value)| Some((key?.to_owned(), value?.to_owned()))).collect()
 }

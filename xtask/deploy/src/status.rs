@@ -7,7 +7,7 @@ use cfn::assembly::{Manifest, SystemEntry};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::{local::LocalEnvironment, stacks::Stacks};
+use crate::{cloudformation::CloudFormation, local::LocalEnvironment, stacks::Stacks};
 
 /// Everything, as `status --json` prints it.
 #[derive(Clone, Debug, Serialize)]
@@ -102,15 +102,17 @@ pub async fn gather(
     }
     for entry in &manifest.stacks {
         let deployed = stacks.describe(&entry.name).await?;
-        let types = if deployed.is_some() { stacks.resource_types(&entry.name).await? } else { Vec::new() };
-        let recorded = types
+        let resources = if deployed.is_some() { stacks.resources(&entry.name).await? } else { Vec::new() };
+        let recorded = resources
             .iter()
-            .filter(|kind| recorded_types.get(*kind).is_some_and(|how| how == "recorded"))
+            .filter(|resource| {
+                recorded_types.get(&resource.resource_type).is_some_and(|how| how == "recorded")
+            })
             .count();
         status.stacks.push(StackStatus {
             name: entry.name.clone(),
             status: deployed.map_or_else(|| "ABSENT".to_owned(), |deployed| deployed.status),
-            exercised: types.len() - recorded,
+            exercised: resources.len() - recorded,
             recorded,
         });
     }

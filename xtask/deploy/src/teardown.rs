@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use cfn::{Json, assembly::Manifest};
 
-use crate::{local::LocalEnvironment, report::Reporter, stacks::Stacks};
+use crate::{
+    cloudformation::CloudFormation, deploy::sources, local::LocalEnvironment, operation::Operations,
+    report::Reporter, stacks::Stacks,
+};
 
 /// Takes it down. What is gone already is no error, so that it can be run again after any failure.
 ///
@@ -32,6 +35,7 @@ pub async fn run(
         fs::remove_dir(&nothing)?;
     }
     let mut retained = Vec::new();
+    let sources = sources(assembly);
     if let Some(stacks) = stacks.filter(|_| runs) {
         for entry in manifest.stacks.iter().rev() {
             let template: Json = fs::read_to_string(assembly.join(&entry.template))
@@ -46,8 +50,17 @@ pub async fn run(
                 stacks.protect(&entry.name, false).await?;
             }
             reporter.stack(&entry.name, "deleting", "");
-            stacks.delete(&entry.name, &template, reporter).await?;
+            let operations = Operations { cloud: stacks, reporter };
+            let of_stack = sources.get(&entry.id).cloned().unwrap_or_default();
+            operations.at_rest(&entry.name).await?;
+            let stays = operations.delete(&entry.name, &template, &of_stack, None).await?;
             reporter.stack(&entry.name, "deleted", "");
+            retained.extend(stays.iter().map(|resource| {
+                format!(
+                    "{} {} ({}) {}: it could not be deleted",
+                    entry.name, resource.logical_id, resource.resource_type, resource.physical_id
+                )
+            }));
             retained.extend(retained_by(&entry.name, &template));
         }
     }

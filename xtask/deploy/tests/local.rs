@@ -5,28 +5,18 @@
 mod support;
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Child, Stdio},
+    io::Read,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
-use cfn::Json;
+use cfn::{Json, assembly::Manifest};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::json;
-use support::House;
-
-/// Reads what a child prints until a line has the text.
-fn read_until(child: &mut Child, text: &str) -> String {
-    let mut seen = String::new();
-    let mut reader = BufReader::new(child.stdout.as_mut().unwrap());
-    while !seen.contains(text) {
-        assert!(reader.read_line(&mut seen).unwrap() > 0, "`{text}` does not come:\n{seen}");
-    }
-    seen
-}
+use support::{House, read_until};
 
 #[test]
 fn an_environment_is_deployed_changed_and_taken_down() {
@@ -37,7 +27,10 @@ fn an_environment_is_deployed_changed_and_taken_down() {
 
     let first = house.succeeds(&["deploy"]);
     assert!(first.contains("messages/s flow through trade-tx (24 partitions)"), "{first}");
-    assert!(first.contains("6 stacks changed"), "{first}");
+    let stacks = Manifest::read(&house.assembly()).unwrap().stacks.len();
+    assert!(first.contains(&format!("{stacks} stacks changed")), "{first}");
+    let plan = house.succeeds(&["deploy", "--plan"]);
+    assert!(plan.contains(&format!("local: {stacks} as they should be")), "{plan}");
 
     let again = house.succeeds(&["deploy"]);
     assert!(again.contains("all stacks are as they should be"), "{again}");

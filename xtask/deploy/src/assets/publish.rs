@@ -31,6 +31,9 @@ use crate::{
     wiring::{Known, resolve},
 };
 
+/// What the live line of assets is known by.
+const LIVE: &str = "assets";
+
 /// How many uploads are under way at a time.
 const UPLOADS: usize = 6;
 
@@ -184,11 +187,10 @@ impl<'a> Assets<'a> {
                 async move {
                     let key = format!("{ASSETS}{}", packed.file);
                     let file = self.store.path(&packed.file);
-                    self.reporter.progress(&format!(
-                        "{}  uploading {:.1} MB",
-                        asset.name,
-                        megabytes(packed.bytes)
-                    ));
+                    self.reporter.progress(
+                        LIVE,
+                        &format!("{}  uploading {:.1} MB", asset.name, megabytes(packed.bytes)),
+                    );
                     let published = bucket.publish_file(&key, &file, &packed.sha256, now()).await?;
                     if published == Published::Uploaded {
                         let size = format!("{:.1} MB to {}/{key}", megabytes(packed.bytes), bucket.name());
@@ -204,7 +206,7 @@ impl<'a> Assets<'a> {
             .try_buffer_unordered(UPLOADS)
             .try_collect::<BTreeMap<String, Fields>>()
             .await
-            .inspect(|_| self.reporter.settle())
+            .inspect(|_| self.reporter.settle(LIVE))
     }
 
     async fn pack<'e>(&self, asset: &'e AssetEntry) -> Result<(&'e AssetEntry, Packed)> {
@@ -239,7 +241,7 @@ impl<'a> Assets<'a> {
         };
         let (store, package) = (self.store.clone(), asset.package.clone());
         let binary = self.binaries.join(&package);
-        self.reporter.progress(&format!("{package}  packing"));
+        self.reporter.progress(LIVE, &format!("{package}  packing"));
         tokio::task::spawn_blocking(move || pack::pack(&store, &package, &binary, place, form)).await?
     }
 
@@ -296,7 +298,7 @@ impl<'a> Assets<'a> {
                     }
                 },
             });
-            self.reporter.settle();
+            self.reporter.settle(LIVE);
         }
         Ok(all)
     }
@@ -331,7 +333,7 @@ impl<'a> Assets<'a> {
         let file = self.store.path(&packed.file);
         let bytes =
             tokio::fs::read(&file).await.with_context(|| format!("cannot read {}", file.display()))?;
-        self.reporter.progress(&format!("{}  pushing {:.1} MB", asset.name, megabytes(packed.bytes)));
+        self.reporter.progress(LIVE, &format!("{}  pushing {:.1} MB", asset.name, megabytes(packed.bytes)));
         let from = (&public_registry(), image::BASE);
         let pushed = registry.push(&repository, &image, (&packed.described(), bytes), from).await?;
         let uri = format!("{repository}@{}", image.digest);
@@ -339,7 +341,7 @@ impl<'a> Assets<'a> {
             let detail = format!("{} blobs sent, {} were there: {uri}", pushed.sent, pushed.present);
             self.reporter.asset(&asset.name, "pushed", &detail);
         }
-        self.reporter.settle();
+        self.reporter.settle(LIVE);
         Ok(BTreeMap::from([("image_uri".to_owned(), uri)]))
     }
 }

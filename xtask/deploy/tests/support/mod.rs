@@ -5,9 +5,10 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output},
 };
 
 use cfn::Json;
@@ -37,7 +38,7 @@ pub(crate) fn binaries() -> PathBuf {
 
 /// The environment `local` in a directory of its own, with the parts that the workspace has installed.
 pub(crate) struct House {
-    directory: TempDir,
+    pub(crate) directory: TempDir,
 }
 
 impl House {
@@ -102,11 +103,16 @@ impl House {
     }
 
     pub(crate) fn engine(&self, arguments: &[&str]) -> Command {
+        self.engine_of(&self.assembly(), arguments)
+    }
+
+    /// The engine on another rendering of the same environment, as another checkout has one.
+    pub(crate) fn engine_of(&self, assembly: &Path, arguments: &[&str]) -> Command {
         let endpoint = self.endpoint_url();
         let mut command = Command::new(ENGINE);
         command
             .arg("--assembly")
-            .arg(self.assembly())
+            .arg(assembly)
             .arg("--local-environment")
             .arg(binaries().join("local-environment"))
             .arg("--local-root")
@@ -169,4 +175,14 @@ pub(crate) fn told(output: Output) -> (bool, String) {
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.success(), text)
+}
+
+/// Reads what a child prints until a line has the text.
+pub(crate) fn read_until(child: &mut Child, text: &str) -> String {
+    let mut seen = String::new();
+    let mut reader = BufReader::new(child.stdout.as_mut().unwrap());
+    while !seen.contains(text) {
+        assert!(reader.read_line(&mut seen).unwrap() > 0, "`{text}` does not come:\n{seen}");
+    }
+    seen
 }

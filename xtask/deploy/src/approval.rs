@@ -1,0 +1,285 @@
+//! What a wave's change sets would do, and who says yes to it.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    io::{IsTerminal, Write as _},
+};
+
+use anyhow::{Context, Result};
+use cfn::{
+    assembly::{Manifest, ParameterWiring, Source, StackEntry},
+    diff::{Callout, Side, diff},
+};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::{
+    cloudformation::{Deployed, ResourceChange},
+    execute::Prepared,
+    plan::status::has_come_to_be,
+};
+
+/// More resources than this are counted and not named.
+const NAMED_MAX: usize = 20;
+
+/// Which changes want a yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// None.
+    Never,
+    /// Those that put data at risk, replace, delete, or allow more than before.
+    Broadening,
+    /// All.
+    Any,
+}
+
+impl Policy {
+    /// The policy of an environment that was given none: where stacks are protected, data is kept, and what is called
+    /// out wants a yes.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Self {
+        let kept = manifest.stacks.iter().any(|entry| entry.termination_protection);
+        if kept && manifest.provider != "local" { Policy::Broadening } else { Policy::Never }
+    }
+
+    /// Whether such changes want a yes.
+    #[must_use]
+    pub fn wants(self, summary: &Summary) -> bool {
+        match self {
+            Policy::Never => false,
+            Policy::Broadening => {
+                !summary.callouts.is_empty() || summary.stacks.iter().any(StackSummary::destroys)
+            }
+            Policy::Any => true,
+        }
+    }
+}
+
+/// Nobody said yes.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the changes above want to be approved: {why}. Nothing of this wave was executed, and its change sets are deleted. Approve on a terminal, or deploy with `--require-approval never` once they have been looked at"
+)]
+pub struct NotApproved {
+    why: String,
+}
+
+/// What a wave would do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Stack by stack.
+    pub stacks: Vec<StackSummary>,
+    /// What wants a second look, the worst first.
+    pub callouts: Vec<Callout>,
+}
+
+/// What would happen to a stack.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StackSummary {
+    /// Its name.
+    pub name: String,
+    /// Whether the stack goes away.
+    pub deleted: bool,
+    /// Resources that come.
+    pub added: Vec<ResourceChange>,
+    /// Resources that change in place.
+    pub changed: Vec<ResourceChange>,
+    /// Resources that are made anew, for certain or maybe.
+    pub replaced: Vec<ResourceChange>,
+    /// Resources that go.
+    pub removed: Vec<ResourceChange>,
+}
+
+impl StackSummary {
+    fn destroys(&self) -> bool {
+        self.deleted || !self.removed.is_empty() || !self.replaced.is_empty()
+    }
+}
+
+/// Summarises the change sets of a wave.
+#[must_use]
+pub fn summarise(manifest: &Manifest, wave: &[Prepared<'_>]) -> Summary {
+    let stacks = wave.iter().map(stack_summary).collect();
+    let side = |entries: Vec<(StackEntry, cfn::Json)>| Side {
+        templates: entries.iter().map(|(entry, template)| (entry.id.clone(), template.clone())).collect(),
+        manifest: Manifest {
+            stacks: entries.into_iter().map(|(entry, _)| entry).collect(),
+            ..manifest.clone()
+        },
+        files: None,
+    };
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    for one in wave {
+        if let Some(before) = one.before.as_ref().filter(|before| has_come_to_be(&before.deployed.status)) {
+            let entry = was(&one.step.stack, one.after.as_ref().map(|(entry, _)| *entry), &before.deployed);
+            old.push((entry, before.template.clone()));
+        }
+        if let Some((entry, target)) = &one.after {
+            let entry = StackEntry { parameters: literal(&target.parameters), ..(*entry).clone() };
+            new.push((entry, target.template.clone()));
+        }
+    }
+    let callouts = diff(&side(old), &side(new), &cfn_resources::schema).callouts;
+    Summary { stacks, callouts }
+}
+
+/// The entry of a stack as it is deployed.
+fn was(id: &str, wanted: Option<&StackEntry>, deployed: &Deployed) -> StackEntry {
+    StackEntry {
+        id: id.to_owned(),
+        name: deployed.name.clone(),
+        template: String::new(),
+        template_sha256: String::new(),
+        depends_on: wanted.map(|entry| entry.depends_on.clone()).unwrap_or_default(),
+        capabilities: wanted.map(|entry| entry.capabilities.clone()).unwrap_or_default(),
+        termination_protection: deployed.protected,
+        tags: deployed.tags.clone(),
+        parameters: literal(&deployed.parameters),
+        invocations: wanted.map(|entry| entry.invocations.clone()).unwrap_or_default(),
+    }
+}
+
+fn literal(parameters: &BTreeMap<String, String>) -> Vec<ParameterWiring> {
+    let wired = |(name, value): (&String, &String)| ParameterWiring {
+        name: name.clone(),
+        source: Source::Literal(value.clone()),
+    };
+    parameters.iter().map(wired).collect()
+}
+
+fn stack_summary(one: &Prepared<'_>) -> StackSummary {
+    let mut summary =
+        StackSummary { name: one.step.name.clone(), deleted: one.after.is_none(), ..StackSummary::default() };
+    for change in &one.change_set.changes {
+        let list = match (change.action.as_str(), change.replacement.as_str()) {
+            ("Add" | "Import", _) => &mut summary.added,
+            ("Remove", _) => &mut summary.removed,
+            (_, "True" | "Conditional") => &mut summary.replaced,
+            _ => &mut summary.changed,
+        };
+        list.push(change.clone());
+    }
+    summary
+}
+
+/// The summary as text. Of a wave that only makes stacks the counts are enough.
+#[must_use]
+pub fn render(summary: &Summary) -> String {
+    let mut text = String::new();
+    // Writing to a text does not fail.
+    let _ = write(&mut text, summary);
+    text
+}
+
+fn write(out: &mut String, summary: &Summary) -> fmt::Result {
+    for stack in &summary.stacks {
+        if stack.deleted {
+            writeln!(out, "{}: the stack is deleted", stack.name)?;
+            continue;
+        }
+        writeln!(
+            out,
+            "{}: {} added, {} changed, {} replaced, {} removed",
+            stack.name,
+            stack.added.len(),
+            stack.changed.len(),
+            stack.replaced.len(),
+            stack.removed.len()
+        )?;
+        let only_added = stack.changed.is_empty() && !stack.destroys();
+        for (sign, list) in
+            [("+", &stack.added), ("~", &stack.changed), ("±", &stack.replaced), ("-", &stack.removed)]
+        {
+            let named = if only_added { 0 } else { NAMED_MAX };
+            for change in list.iter().take(named) {
+                let maybe = if change.replacement == "Conditional" { " (maybe replaced)" } else { "" };
+                writeln!(out, "  {sign} {} {}{maybe}", change.logical_id, change.resource_type)?;
+            }
+            if named > 0 && list.len() > named {
+                writeln!(out, "  {sign} and {} more", list.len() - named)?;
+            }
+        }
+    }
+    let mut kind = None;
+    for callout in &summary.callouts {
+        if kind != Some(callout.kind) {
+            writeln!(out, "! {}", callout.kind.words())?;
+            kind = Some(callout.kind);
+        }
+        let place = callout.path.as_ref().or(callout.logical_id.as_ref()).unwrap_or(&callout.stack);
+        writeln!(out, "  {place}: {}", callout.messages.join("; "))?;
+    }
+    Ok(())
+}
+
+/// Asks on the terminal, where there is one.
+///
+/// # Errors
+///
+/// [`NotApproved`], or when the terminal cannot be read.
+pub async fn ask(summary: &Summary) -> Result<()> {
+    let refused = |why: &str| NotApproved { why: why.to_owned() }.into();
+    if !std::io::stdin().is_terminal() {
+        return Err(refused("there is no terminal to ask on"));
+    }
+    print!("execute these changes of {} stacks? [y/N] ", summary.stacks.len());
+    std::io::stdout().flush()?;
+    // A thread of its own, so that Ctrl-C is heard meanwhile.
+    let read = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = read.await.context("the terminal cannot be read")??;
+    if matches!(answer.trim(), "y" | "yes") { Ok(()) } else { Err(refused("the answer was no")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(changes: &[(&str, &str)]) -> Summary {
+        let changes: Vec<ResourceChange> = changes
+            .iter()
+            .map(|(action, replacement)| ResourceChange {
+                action: (*action).to_owned(),
+                logical_id: "Topic".to_owned(),
+                resource_type: "AWS::MSK::Topic".to_owned(),
+                replacement: (*replacement).to_owned(),
+                scope: Vec::new(),
+            })
+            .collect();
+        let of = |action: &str, replaced: bool| {
+            let picked = changes.iter().filter(|change| {
+                change.action == action
+                    && (change.replacement != "False" && !change.replacement.is_empty()) == replaced
+            });
+            picked.cloned().collect::<Vec<_>>()
+        };
+        let stack = StackSummary {
+            name: "fg-kafka".to_owned(),
+            deleted: false,
+            added: of("Add", false),
+            changed: of("Modify", false),
+            replaced: of("Modify", true),
+            removed: of("Remove", false),
+        };
+        Summary { stacks: vec![stack], callouts: Vec::new() }
+    }
+
+    #[test]
+    fn what_destroys_wants_a_yes_and_what_adds_does_not() {
+        let harmless = summary(&[("Add", ""), ("Modify", "False")]);
+        assert!(!Policy::Broadening.wants(&harmless) && Policy::Any.wants(&harmless));
+        for change in [("Remove", ""), ("Modify", "True"), ("Modify", "Conditional")] {
+            let summary = summary(&[change]);
+            assert!(Policy::Broadening.wants(&summary), "{change:?}");
+            assert!(!Policy::Never.wants(&summary));
+        }
+    }
+
+    #[test]
+    fn a_change_set_reads_well() {
+        insta::assert_snapshot!(render(&summary(&[("Add", ""), ("Modify", "Conditional"), ("Remove", "")])));
+    }
+}

@@ -1,0 +1,513 @@
+//! Carrying a plan out: what is to be recovered first, then wave after wave.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::{Context, Result, bail};
+use cfn::{
+    Json,
+    assembly::{INLINE_TEMPLATE_BYTES_MAX, Manifest, StackEntry},
+    to_canonical_bytes,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    cloudformation::{ChangeSet, CloudFormation, Deployed, Target},
+    operation::{Operations, Sources},
+    plan::{
+        Action, Asked, Inputs, Part, Plan, Present, Recovery, Step, decide, plan, status::has_come_to_be,
+    },
+    report::Reporter,
+    wiring::{Known, resolve_all},
+};
+
+/// How often stacks are brought back before a person is asked: more often than that, somebody else works against it.
+const RECOVERIES_MAX: usize = 5;
+
+/// How many templates are read at a time.
+const READS: usize = 8;
+
+/// The stack that gives the role which CloudFormation works with, and that output.
+const ROLE: (&str, &str) = ("delivery", "ExecutionRoleArn");
+
+/// What belongs to a stack's deployment and is not CloudFormation's.
+#[expect(async_fn_in_trait, reason = "all implementations are in this crate, and none is spawned")]
+pub trait Beside {
+    /// Called before a stack's change set is made, one stack at a time: adds to `known` what the stack's parameters
+    /// need and no stack gives.
+    async fn before(&self, entry: &StackEntry, known: &mut Known) -> Result<()>;
+
+    /// Where CloudFormation finds a template that is too large for a request.
+    async fn template_url(&self, entry: &StackEntry, body: &str, known: &Known) -> Result<String>;
+
+    /// Called when a stack is as it should be, whether it changed or not, before what depends on it.
+    async fn after(&self, entry: &StackEntry, known: &Known) -> Result<()>;
+}
+
+/// What is to be said to a wave's change sets before they are executed.
+#[expect(async_fn_in_trait, reason = "all implementations are in this crate, and none is spawned")]
+pub trait Approve {
+    /// Shows them and asks where that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// When they are not to be executed.
+    async fn approve(&self, wave: &[Prepared<'_>]) -> Result<()>;
+}
+
+/// What would be left by an interruption.
+#[derive(Debug, Default)]
+pub struct Underway {
+    pending: Mutex<BTreeMap<String, bool>>,
+    executing: Mutex<BTreeSet<String>>,
+}
+
+impl Underway {
+    /// Change sets that are there and not executed: the stack's name, and whether only the change set made the stack.
+    pub fn pending(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stacks that CloudFormation is changing.
+    pub fn executing(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.executing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is executed of a step.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// The stack as it is, where it is there.
+    pub before: Option<Present>,
+    /// What it is to become; of a deletion nothing.
+    pub after: Option<(&'a StackEntry, Target)>,
+    /// Its change set; of a deletion none.
+    pub change_set: ChangeSet,
+    /// The role that CloudFormation works with.
+    pub role_arn: Option<String>,
+}
+
+impl Prepared<'_> {
+    fn creates(&self) -> bool {
+        self.after.is_some()
+            && self.before.as_ref().is_none_or(|before| !has_come_to_be(&before.deployed.status))
+    }
+}
+
+/// A deployment of stacks.
+pub struct Execution<'a, C, B, A> {
+    /// CloudFormation.
+    pub cloud: &'a C,
+    /// What else belongs to a stack's deployment.
+    pub beside: &'a B,
+    /// Who says yes to change sets.
+    pub approver: &'a A,
+    /// What should be.
+    pub manifest: &'a Manifest,
+    /// The rendered templates by stack id.
+    pub templates: &'a BTreeMap<String, Json>,
+    /// Where resources come from, by stack id.
+    pub sources: &'a BTreeMap<String, Sources>,
+    /// What was asked for.
+    pub asked: &'a Asked,
+    /// How many stacks are worked on at a time, at least 1.
+    pub concurrency: usize,
+    /// What the user sees.
+    pub reporter: &'a Reporter,
+    /// What would be left by an interruption.
+    pub underway: &'a Underway,
+}
+
+impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
+    fn operations(&self) -> Operations<'_, C> {
+        Operations { cloud: self.cloud, reporter: self.reporter }
+    }
+
+    fn sources(&self, id: &str) -> &Sources {
+        static NONE: Sources = Sources::new();
+        self.sources.get(id).unwrap_or(&NONE)
+    }
+
+    /// The plan for what is there now. Touches nothing; adds to `known` what is deployed.
+    ///
+    /// # Errors
+    ///
+    /// What CloudFormation says, or that no plan can be made.
+    pub async fn plan(&self, known: &mut Known) -> Result<(Plan, BTreeMap<String, Present>)> {
+        let present = self.observe().await?;
+        for entry in &self.manifest.stacks {
+            known.outputs.remove(&entry.id);
+            if let Some(there) =
+                present.get(&entry.name).filter(|there| has_come_to_be(&there.deployed.status))
+            {
+                known.outputs.insert(entry.id.clone(), there.deployed.outputs.clone());
+            }
+        }
+        let inputs = Inputs {
+            manifest: self.manifest,
+            templates: self.templates,
+            present: &present,
+            known,
+            asked: self.asked,
+        };
+        let plan = plan(&inputs)?;
+        Ok((plan, present))
+    }
+
+    /// The stacks that are there.
+    async fn observe(&self) -> Result<BTreeMap<String, Present>> {
+        let listed = match self.cloud.list().await {
+            Ok(listed) => listed,
+            // Who may see the environment's stacks alone cannot list; what left the manifest is then not found.
+            Err(error) if error.to_string().contains("AccessDenied") => {
+                let names = self.manifest.stacks.iter().map(|entry| self.cloud.describe(&entry.name));
+                let found: Vec<Option<Deployed>> =
+                    stream::iter(names).buffer_unordered(READS).try_collect().await?;
+                found.into_iter().flatten().collect()
+            }
+            Err(error) => return Err(error),
+        };
+        let prefix = format!("{}-", self.manifest.prefix);
+        let named = |name: &str| self.manifest.stacks.iter().any(|entry| entry.name == name);
+        let ours = listed.into_iter().filter(|deployed| {
+            deployed.status != "DELETE_COMPLETE"
+                && (named(&deployed.name) || deployed.name.starts_with(&prefix))
+        });
+        stream::iter(ours.map(|deployed| async move {
+            let template = if has_come_to_be(&deployed.status) {
+                self.cloud.template(&deployed.name).await?
+            } else {
+                Json::Null
+            };
+            Ok((deployed.name.clone(), Present { deployed, template }))
+        }))
+        .buffer_unordered(READS)
+        .try_collect()
+        .await
+    }
+
+    /// Does it all; gives how many stacks changed.
+    ///
+    /// # Errors
+    ///
+    /// What failed first, where and why; the next deployment goes on from there.
+    pub async fn run(&self, known: &mut Known) -> Result<usize> {
+        let mut recoveries = 0;
+        let (plan, mut present) = loop {
+            let (plan, present) = self.plan(known).await?;
+            let blocked: Vec<&str> = plan
+                .steps()
+                .filter_map(|step| match &step.action {
+                    Action::Blocked { way_out } => Some(way_out.as_str()),
+                    _ => None,
+                })
+                .collect();
+            if !blocked.is_empty() {
+                bail!("{}", blocked.join("\n"));
+            }
+            if !self.recover(&plan, &present, known).await? {
+                break (plan, present);
+            }
+            recoveries += 1;
+            if recoveries > RECOVERIES_MAX {
+                bail!(
+                    "stacks were waited for and brought back {RECOVERIES_MAX} times and are not at rest: does somebody else deploy {}?",
+                    self.manifest.environment
+                );
+            }
+        };
+        for step in &plan.left {
+            self.reporter.stack(&step.name, "left", &step.reason);
+        }
+        let mut changed = BTreeSet::new();
+        for wave in &plan.waves {
+            self.wave(wave, &mut present, known, &mut changed).await?;
+        }
+        Ok(changed.len())
+    }
+
+    /// Waits for what others do and brings back what takes no update; whether there was anything of that.
+    async fn recover(&self, plan: &Plan, present: &BTreeMap<String, Present>, known: &Known) -> Result<bool> {
+        let steps: BTreeMap<&str, &Step> = plan
+            .steps()
+            .filter(|step| matches!(step.action, Action::Wait | Action::Recover(_)))
+            .map(|step| (step.name.as_str(), step))
+            .collect();
+        let any = !steps.is_empty();
+        let outcomes: Vec<Result<()>> = stream::iter(
+            steps.into_values().map(|step| self.bring_back(step, present.get(&step.name), known)),
+        )
+        .buffer_unordered(self.concurrency)
+        .collect()
+        .await;
+        outcomes.into_iter().collect::<Result<()>>()?;
+        Ok(any)
+    }
+
+    async fn bring_back(&self, step: &Step, present: Option<&Present>, known: &Known) -> Result<()> {
+        let name = &step.name;
+        let operations = self.operations();
+        let template = present.map(|present| &present.template).unwrap_or(&Json::Null);
+        let role = self.role(&step.stack, known);
+        match step.action {
+            Action::Wait => {
+                self.reporter.stack(name, "waiting", &step.reason);
+                operations.at_rest(name).await
+            }
+            Action::Recover(Recovery::Recreate) => {
+                self.reporter.stack(name, "deleting", &step.reason);
+                if present.is_some_and(|present| present.deployed.protected) {
+                    self.cloud.protect(name, false).await?;
+                }
+                let stays =
+                    operations.delete(name, template, self.sources(&step.stack), role.as_deref()).await?;
+                for resource in stays {
+                    self.reporter.say(&format!(
+                        "  left behind: {} {} ({}); remove it in its service when it is no longer wanted",
+                        resource.logical_id, resource.physical_id, resource.resource_type
+                    ));
+                }
+                Ok(())
+            }
+            Action::Recover(Recovery::GoBack) => {
+                self.reporter.stack(name, "going back", &step.reason);
+                operations
+                    .go_back(name, &[], template, self.sources(&step.stack), role.as_deref())
+                    .await
+                    .with_context(|| {
+                        format!(
+                            "the stack {name} cannot go back. Repair what hinders it and deploy again, or leave the resource as it is: `cargo xtask rollback --env {} --stack {} --skip-resource LOGICAL_ID`",
+                            self.manifest.environment, step.stack
+                        )
+                    })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The role that CloudFormation works with, where the environment has one. Not for the stack that it is of: that
+    /// one changes what the role may do.
+    fn role(&self, id: &str, known: &Known) -> Option<String> {
+        let (stack, output) = ROLE;
+        if self.manifest.provider != "aws" || id == stack {
+            return None;
+        }
+        known.outputs.get(stack)?.get(output).cloned()
+    }
+
+    /// One wave: change sets of all its stacks, a look at them, then their execution.
+    async fn wave(
+        &self,
+        wave: &[Step],
+        present: &mut BTreeMap<String, Present>,
+        known: &mut Known,
+        changed: &mut BTreeSet<String>,
+    ) -> Result<()> {
+        for step in wave {
+            if let Some(entry) = self.manifest.stack(&step.stack) {
+                self.beside.before(entry, known).await?;
+            }
+        }
+        let preparing: Vec<Result<Option<Prepared<'_>>>> =
+            stream::iter(wave.iter().map(|step| self.prepare(step, present, known)))
+                .buffered(self.concurrency)
+                .collect()
+                .await;
+        let mut prepared = Vec::new();
+        let mut failure = None;
+        for outcome in preparing {
+            match outcome {
+                Ok(one) => prepared.extend(one),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        if failure.is_none() && !prepared.is_empty() {
+            failure = self.approver.approve(&prepared).await.err();
+        }
+        if let Some(error) = failure {
+            self.discard().await;
+            return Err(error);
+        }
+        let stop = AtomicBool::new(false);
+        let mut running = stream::iter(prepared.iter().map(|one| self.finish(one, &stop)))
+            .buffer_unordered(self.concurrency);
+        let mut failures = Vec::new();
+        while let Some(outcome) = running.next().await {
+            match outcome {
+                Ok(Some(name)) => {
+                    changed.insert(name);
+                }
+                Ok(None) => {}
+                Err(error) => failures.push(error),
+            }
+        }
+        drop(running);
+        let mut failures = failures.into_iter();
+        if let Some(first) = failures.next() {
+            self.discard().await;
+            for other in failures {
+                self.reporter.say(&format!("failed as well: {other:#}"));
+            }
+            return Err(first);
+        }
+        for one in &prepared {
+            match &one.after {
+                Some((_, target)) => {
+                    let deployed = self.cloud.describe(&target.name).await?.with_context(|| {
+                        format!("the stack {} is gone right after it was deployed", target.name)
+                    })?;
+                    known.outputs.insert(one.step.stack.clone(), deployed.outputs.clone());
+                    present
+                        .insert(target.name.clone(), Present { deployed, template: target.template.clone() });
+                }
+                None => {
+                    present.remove(&one.step.name);
+                }
+            }
+        }
+        // The last step of a stack is the one after which it is as it should be.
+        for step in wave.iter().filter(|step| step.part != Part::First) {
+            let (Some(entry), Some(there)) = (self.manifest.stack(&step.stack), present.get_mut(&step.name))
+            else {
+                continue;
+            };
+            if there.deployed.protected != entry.termination_protection {
+                self.cloud.protect(&entry.name, entry.termination_protection).await?;
+                there.deployed.protected = entry.termination_protection;
+            }
+            self.beside.after(entry, known).await?;
+        }
+        Ok(())
+    }
+
+    /// The change set of a step; `None` when there is nothing to do.
+    async fn prepare<'s>(
+        &'s self,
+        step: &'s Step,
+        present: &BTreeMap<String, Present>,
+        known: &Known,
+    ) -> Result<Option<Prepared<'s>>> {
+        let name = &step.name;
+        let before = present.get(name).cloned();
+        let (Some(entry), Some(expected)) = (self.manifest.stack(&step.stack), &step.expected) else {
+            let role_arn = self.role(&step.stack, known);
+            return Ok(Some(Prepared {
+                step,
+                before,
+                after: None,
+                change_set: ChangeSet::default(),
+                role_arn,
+            }));
+        };
+        // What comes from others is known by now.
+        let (action, reason) = decide(entry, expected, before.as_ref(), known, &BTreeSet::new())?;
+        let create = match action {
+            Action::Nothing => {
+                if step.part != Part::Last {
+                    self.reporter.stack(name, "unchanged", "");
+                }
+                return Ok(None);
+            }
+            Action::Create => true,
+            Action::Update | Action::Follow => false,
+            _ => bail!("the stack {name} changed under this deployment: {reason}. Deploy again"),
+        };
+        let mut parameters = resolve_all(&entry.parameters, known)?;
+        parameters.extend(expected.kept_parameters.clone());
+        let body = String::from_utf8(to_canonical_bytes(&expected.template)).context("a template is text")?;
+        let template_url = if body.len() > INLINE_TEMPLATE_BYTES_MAX {
+            Some(self.beside.template_url(entry, &body, known).await?)
+        } else {
+            None
+        };
+        let target = Target {
+            name: name.clone(),
+            template_url,
+            template: expected.template.clone(),
+            parameters,
+            tags: entry.tags.clone(),
+            capabilities: entry.capabilities.clone(),
+            role_arn: self.role(&entry.id, known),
+        };
+        let reason = if step.keeps.is_empty() { reason } else { step.reason.clone() };
+        self.reporter.stack(name, if create { "creating" } else { "updating" }, &reason);
+        self.underway.pending().insert(name.clone(), create);
+        let change_set = self.operations().change_set(&target, create).await;
+        let change_set = match change_set {
+            Ok(Some(change_set)) => change_set,
+            Ok(None) => {
+                self.underway.pending().remove(name);
+                self.reporter.stack(name, "unchanged", "CloudFormation finds nothing to change");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let role_arn = target.role_arn.clone();
+        Ok(Some(Prepared { step, before, after: Some((entry, target)), change_set, role_arn }))
+    }
+
+    /// Executes what was prepared, unless something else of the wave has failed; the stack's name if it changed.
+    async fn finish(&self, one: &Prepared<'_>, stop: &AtomicBool) -> Result<Option<String>> {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let name = &one.step.name;
+        self.underway.executing().insert(name.clone());
+        self.underway.pending().remove(name);
+        let outcome = self.carry_out(one).await;
+        self.underway.executing().remove(name);
+        if let Err(error) = outcome {
+            if !stop.swap(true, Ordering::Relaxed) {
+                self.reporter.stack(name, "failed", "what else runs is waited for, nothing else is begun");
+            }
+            return Err(error);
+        }
+        Ok(Some(name.clone()))
+    }
+
+    async fn carry_out(&self, one: &Prepared<'_>) -> Result<()> {
+        let name = &one.step.name;
+        let sources = self.sources(&one.step.stack);
+        match &one.after {
+            Some((_, target)) => {
+                self.operations().execute(name, &target.template, sources).await?;
+                let verb = if one.creates() { "created" } else { "updated" };
+                self.reporter.stack(name, verb, &format!("{} changes", one.change_set.changes.len()));
+            }
+            None => {
+                self.reporter.stack(name, "deleting", &one.step.reason);
+                let template = one.before.as_ref().map_or(&Json::Null, |before| &before.template);
+                self.operations().delete(name, template, sources, one.role_arn.as_deref()).await?;
+                self.reporter.stack(name, "deleted", "");
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the change sets that were not executed, and the stacks that only they have made; gives the stacks'
+    /// names.
+    pub async fn discard(&self) -> Vec<String> {
+        let pending = std::mem::take(&mut *self.underway.pending());
+        for (name, create) in &pending {
+            let discarded = async {
+                self.cloud.delete_change_set(name).await?;
+                let status = self.cloud.describe(name).await?.map(|deployed| deployed.status);
+                if *create && status.as_deref() == Some("REVIEW_IN_PROGRESS") {
+                    self.cloud.delete_stack(name, &[], None).await?;
+                }
+                anyhow::Ok(())
+            };
+            if let Err(error) = discarded.await {
+                self.reporter.say(&format!("{error:#}; the next deploy does it"));
+            }
+        }
+        pending.into_keys().collect()
+    }
+}
