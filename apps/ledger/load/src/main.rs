@@ -66,6 +66,14 @@ fn main() -> ExitCode {
     match runtime.block_on(run(&arguments)) {
         Ok(told) => {
             println!("{told}");
+            let failed = told.get("records_failed").and_then(serde_json::Value::as_u64).unwrap_or_default();
+            if failed > 0 {
+                tracing::error!(
+                    failed,
+                    "some records were not taken: is the topic there, and are the brokers up?"
+                );
+                return ExitCode::FAILURE;
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
