@@ -197,12 +197,18 @@ impl ConsumerContext for EngineContext {
         }
     }
 
-    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(list) = rebalance {
+            // The client keeps an application's pause over a loss and a return: a partition that was paused when it was
+            // given up would come back paused, and nobody would read it ever again.
+            if list.count() > 0
+                && let Err(error) = consumer.resume(list)
+            {
+                tracing::error!(%error, "resuming what was taken over failed");
+            }
             let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
             let mut state = self.state();
             state.lanes.assign(&partitions);
-            // Partitions come unpaused, also those that were paused when they were last given up.
             state.paused.retain(|partition| !partitions.contains(partition));
             self.metrics.rebalanced(Instant::now());
             tracing::info!(?partitions, "partitions taken over");
