@@ -33,7 +33,7 @@ enum What {
     Synth,
     /// Deploying the local environment's stacks: nothing to do, all of them against the slowest chain, memory
     Deploy,
-    /// The consumer against a bare librdkafka loop, on a private broker
+    /// The consumer against a bare librdkafka loop and a single-threaded one, on a private broker
     Consumer,
     /// The ledger's writer against bare multi-row upserts and rows one by one, on a private database
     Ledger,

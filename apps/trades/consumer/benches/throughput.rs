@@ -1,5 +1,6 @@
-//! The engine against a bare librdkafka loop, on one broker and one topic, in turn: `cargo xtask bench
-//! consumer`. Goal: the engine reads at 80% or more of what the bare loop reads.
+//! The engine against a bare librdkafka loop, and against the design that it came from (poll, process and commit in one
+//! thread), on one broker and one topic, in turn: `cargo xtask bench consumer`. Goal: the engine reads at 80% or
+//! more of what the bare loop reads.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -13,12 +14,21 @@ use std::{
 
 use rdkafka::{
     config::FromClientConfig,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
 };
 use support::{Broker, Running, settings};
 use trade_consumer::TradeWriter;
 
 const ROUNDS: usize = 5;
+
+/// What a simulated write takes where the designs are compared with one.
+const WRITE: Duration = Duration::from_millis(10);
+
+/// Batches that the engine has in flight there: as many as the topic has partitions.
+const WRITES_IN_FLIGHT: usize = 6;
+
+/// Records of a batch, and how long it waits for more.
+const BATCH: (usize, Duration) = (100, Duration::from_millis(100));
 
 fn main() {
     let messages: usize =
@@ -51,7 +61,7 @@ async fn run(messages: usize) {
     let (mut best_bare, mut best_engine) = (0.0f64, 0.0f64);
     for round in 0..=ROUNDS {
         let bare = bare(&broker, round, messages);
-        let engine = engine(&broker, round, messages).await;
+        let engine = engine(&broker, &format!("engine-{round}"), messages, 2, Duration::ZERO).await;
         // The first round warms the broker's page cache.
         if round == 0 {
             continue;
@@ -68,6 +78,18 @@ async fn run(messages: usize) {
         ratios[ROUNDS / 2],
         best_engine / best_bare
     );
+    // A tenth of the messages: the one thread takes its time.
+    let messages = messages / 10;
+    println!("{messages} of the trades with a write of {} ms a batch of {}", WRITE.as_millis(), BATCH.0);
+    for round in 1..=3 {
+        let single = single_thread(&broker, &format!("single-{round}"), messages);
+        let name = format!("writing-{round}");
+        let engine = engine(&broker, &name, messages, WRITES_IN_FLIGHT, WRITE).await;
+        println!(
+            "one thread that polls, writes and commits {single}   engine, {WRITES_IN_FLIGHT} in flight {engine}   ratio {:.2}",
+            engine.rate / single.rate
+        );
+    }
 }
 
 /// What a reader has done.
@@ -131,13 +153,38 @@ fn bare(broker: &Broker, round: usize, messages: usize) -> Figures {
     }
 }
 
-/// The engine with the trades' writer, whose write takes no time.
-async fn engine(broker: &Broker, round: usize, messages: usize) -> Figures {
-    let mut settings = settings(broker, "throughput", &format!("engine-{round}"), 2);
-    settings.limits.records = 100;
-    settings.limits.timeout = Duration::from_millis(100);
+/// The design that the engine came from: one thread polls until a batch is full or due, writes it, commits it and waits for
+/// the commit.
+fn single_thread(broker: &Broker, group: &str, messages: usize) -> Figures {
+    let config = settings(broker, "throughput", group, 1).client_config();
+    let consumer = BaseConsumer::from_config(&config).unwrap();
+    consumer.subscribe(&["throughput"]).unwrap();
+    let mut measurement = Measurement::of(messages);
+    let mut done = 0;
+    loop {
+        let (mut batch, mut due) = (0, None);
+        while batch < BATCH.0 && due.is_none_or(|due| Instant::now() < due) {
+            if let Some(Ok(message)) = consumer.poll(BATCH.1) {
+                due.get_or_insert_with(|| Instant::now() + BATCH.1);
+                consumer.store_offset_from_message(&message).unwrap();
+                batch += 1;
+            }
+        }
+        std::thread::sleep(WRITE);
+        consumer.commit_consumer_state(CommitMode::Sync).unwrap();
+        done += batch as u64;
+        if let Some(figures) = measurement.count(done) {
+            return figures;
+        }
+    }
+}
+
+/// The engine with the trades' writer, whose write takes that long.
+async fn engine(broker: &Broker, group: &str, messages: usize, lanes: usize, write: Duration) -> Figures {
+    let mut settings = settings(broker, "throughput", group, lanes);
+    (settings.limits.records, settings.limits.timeout) = BATCH;
     settings.limits.waiting = 8;
-    let writer = TradeWriter { processing_time: Duration::ZERO, message_bytes_max: 64 << 10 };
+    let writer = TradeWriter { processing_time: write, message_bytes_max: 64 << 10 };
     let running = Running::start(settings, "throughput", writer);
     let mut measurement = Measurement::of(messages);
     let figures = loop {
