@@ -3,6 +3,7 @@
 pub mod account;
 pub mod autoscaler;
 pub mod control;
+pub mod emulator;
 pub mod event_sources;
 pub mod install;
 pub mod kafka;

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use local_environment::{
-    control, event_sources, install, kafka, lag, layout::Layout, lifecycle, manifest, metrics, postgresql,
-    process, supervisor, valkey,
+    control, emulator, event_sources, install, kafka, lag, layout::Layout, lifecycle, manifest, metrics,
+    postgresql, process, supervisor, valkey,
 };
 
 /// The exit code when the reader of the output is gone: 128 and the number of SIGPIPE, as shells count.
@@ -152,6 +152,12 @@ enum Command {
         #[arg(long)]
         bootstrap_servers: String,
     },
+    /// Run a private AWS emulator in the foreground: prints one JSON line, then becomes the emulator.
+    Aws {
+        /// Its data; a later run goes on with it.
+        #[arg(long)]
+        directory: PathBuf,
+    },
     /// Supervise (started by `up`).
     #[command(hide = true)]
     Supervise {
@@ -226,6 +232,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::EventSources { endpoint, bootstrap_servers } => {
             event_sources::runner::run(&layout, &endpoint, &bootstrap_servers)
         }
+        Command::Aws { directory } => private_emulator(&layout, &directory),
     }
 }
 
@@ -332,4 +339,19 @@ fn private_valkey(
             "pid": std::process::id(),
         }))
     })
+}
+
+/// Becomes the emulator, so that a signal to this process is one to the emulator.
+fn private_emulator(layout: &Layout, directory: &std::path::Path) -> Result<()> {
+    install::install_packages(layout)?;
+    let directory = kafka::private_directory(directory)?;
+    let port = process::free_port(None)?;
+    // A private emulator has no other parts to tell of.
+    let mut command = emulator::command(layout, &directory, port, [])?;
+    print(&serde_json::json!({
+        "endpoint_url": format!("http://127.0.0.1:{port}"),
+        "pid": std::process::id(),
+    }))?;
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("emulator.log"))?;
+    Err(command.stdout(log.try_clone()?).stderr(log).exec()).context("the emulator cannot be started")
 }

@@ -25,7 +25,7 @@ use crate::{
         self, AwsEndpoint, KafkaEndpoint, PartStatus, Replicas, Request, Response, State, Status,
         WorkloadStatus,
     },
-    event_sources,
+    emulator, event_sources,
     install::{self, Broker},
     kafka,
     layout::Layout,
@@ -523,34 +523,13 @@ fn valkey_process(cluster: valkey::Cluster, node: valkey::Node) -> Supervised {
 }
 
 fn emulator_process(layout: &Layout, port: u16, state: &State) -> Result<Supervised> {
-    let (python, script, directory) =
-        (install::emulator_python(layout), install::emulator_script(layout)?, layout.emulator_data());
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let others = parts_behind_the_emulator(state);
+    let (layout, directory, others) =
+        (layout.clone(), layout.emulator_data(), parts_behind_the_emulator(state));
+    // Whatever cannot be written is told now and not at each start.
+    emulator::command(&layout, &directory, port, others.clone())?;
     let probe = Probe::Listens(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     Ok(Supervised::new("aws", probe, PART_GRACE, move || {
-        let mut command = Command::new(&python);
-        command
-            .arg(&script)
-            .current_dir(&directory)
-            .env_clear()
-            .envs(inherited())
-            .env("BIND_HOST", "127.0.0.1")
-            .env("GATEWAY_PORT", port.to_string())
-            .env("IOT_MTLS_ENABLED", "0")
-            .env("PERSIST_STATE", "1")
-            .env("STATE_DIR", directory.join("state"))
-            .env("S3_PERSIST", "1")
-            .env("S3_DATA_DIR", directory.join("s3"))
-            .env("TMPDIR", &directory)
-            // With a Docker daemon at hand it would remove containers that it takes for its own.
-            .env("DOCKER_HOST", format!("unix://{}", directory.join("no-docker.sock").display()))
-            .envs(others.clone())
-            .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("PYTHONDONTWRITEBYTECODE", "1");
-        Ok(command)
+        emulator::command(&layout, &directory, port, others.clone())
     }))
 }
 
@@ -614,7 +593,7 @@ fn replica_process(
         let mut command = Command::new(&program);
         command
             .env_clear()
-            .envs(inherited())
+            .envs(emulator::inherited())
             .env("AWS_ENDPOINT_URL", &endpoint)
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
@@ -623,13 +602,6 @@ fn replica_process(
             .env("METRICS_ADDRESS", &address);
         Ok(command)
     })
-}
-
-/// What a process gets of this one's environment: nothing that could be a secret.
-fn inherited() -> impl Iterator<Item = (String, String)> {
-    ["PATH", "HOME", "LANG", "TZ", "RUST_LOG", "TMPDIR"]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
 }
 
 fn binary_path(layout: &Layout, workload: &Workload) -> PathBuf {
