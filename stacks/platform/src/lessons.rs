@@ -40,14 +40,23 @@ const RETRIES: i64 = 12;
 /// An event may wait this long before somebody is told, in milliseconds.
 const ITERATOR_AGE_MS_MAX: f64 = 60_000.0;
 
-/// The share of a shard's bytes or records that makes it be split, in percent of its limit.
+/// The share of what some shards take that makes them be split, in percent.
 const SHARD_USE_PERCENT_MAX: f64 = 80.0;
 
-/// The share under which shards are merged.
-const SHARD_USE_PERCENT_MIN: f64 = 30.0;
+/// The share of what half as many shards take under which shards are merged: lower than that for splitting, so that a
+/// load between the two changes nothing.
+const SHARD_USE_PERCENT_MIN: f64 = 60.0;
 
-/// What a shard takes, in records per second.
+/// How long the load must have been that small, in minutes: a stream takes ten changes in 24 hours
+/// (`UpdateShardCount`), and a merge that is taken back at once costs two.
+const MERGE_AFTER_MINUTES: i64 = 60;
+
+/// How often the shards may be doubled.
+const DOUBLINGS: u32 = 3;
+
+/// What a shard takes, in records and in bytes per second.
 const SHARD_RECORDS_PER_SECOND: f64 = 1000.0;
+const SHARD_BYTES_PER_SECOND: f64 = 1_000_000.0;
 
 /// Adds the stack.
 pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
@@ -67,12 +76,12 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
 
     let mut tables = scope.child("Tables");
     let billing = billing(environment, sizes);
-    let users = KeyedTable::new(&mut tables, "User", &key, ("user_uuid", None), billing, data);
+    let users = KeyedTable::new(&mut tables, "User", &key, (variables::USER_KEY, None), billing, data);
     let subscriptions = KeyedTable::new(
         &mut tables,
         "UserSubscription",
         &key,
-        ("user_uuid", Some("language")),
+        (variables::USER_KEY, Some(variables::LANGUAGE_KEY)),
         billing,
         data,
     );
@@ -130,12 +139,18 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
     );
 
     let scaling = AlarmTopic::new(&mut scope, "Scaling", &format!("{name}-scaling"), data);
+    let shards_min = figure("input_shards");
+    let of_shard =
+        SHARD_RECORDS_PER_SECOND.min(SHARD_BYTES_PER_SECOND / f64::from(environment.lessons.record_bytes));
+    let [above, used] = scaling_alarms(&mut scope, &scaling, &input, shards_min as f64 * of_shard);
     let needs = Needs::new()
         .statements(input.grant_scale("ScaleInput"))
         .statements(queue.grant_send("SendDeadLetters"))
         .variable(variables::SCALED_STREAM, input.name())
-        .variable(variables::SHARDS_MIN, figure("input_shards").to_string())
-        .variable(variables::SHARDS_MAX, (figure("input_shards") * 8).to_string());
+        .variable(variables::SHARDS_MIN, shards_min.to_string())
+        .variable(variables::SHARDS_MAX, (shards_min << DOUBLINGS).to_string())
+        .variable(variables::ALARMS_ABOVE, Value::join(",", above))
+        .variable(variables::ALARMS_USED, Value::join(",", used));
     let scaler = Function::new(
         &mut scope,
         "ShardScaler",
@@ -143,7 +158,6 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
         None,
         &needs,
     );
-    scaling_alarms(&mut scope, &scaling, &input, figure("input_shards"));
     scope.add(
         "ScalerSubscription",
         Subscription::new("lambda", scaling.arn())
@@ -177,33 +191,48 @@ fn billing(environment: &Environment, sizes: &Sizes) -> Billing {
     }
 }
 
-/// The alarms that the scaler hears: the stream takes nearly all that it can, or little of it.
-fn scaling_alarms(scope: &mut Scope<'_>, topic: &AlarmTopic, input: &DataStream, shards: i64) {
+/// The alarms that the scaler hears, by name: for each number of shards the one that goes off above what they should
+/// carry, and the one that is over when they have long been enough. An alarm's threshold is a number and it calls only
+/// when its state changes, so that each number of shards wants its own.
+fn scaling_alarms(
+    scope: &mut Scope<'_>,
+    topic: &AlarmTopic,
+    input: &DataStream,
+    records_per_second: f64,
+) -> [Vec<Value<String>>; 2] {
     let mut scope = scope.child("ShardUse");
-    let capacity_a_minute = SHARD_RECORDS_PER_SECOND * shards as f64 * 60.0;
     let metric = input.metric("IncomingRecords", AlarmStatistic::Sum);
-    let limit = |percent: f64, periods| Limit {
-        above: capacity_a_minute * percent / 100.0,
-        period_seconds: 60,
-        periods,
-        periods_above: periods,
-        without_data: WithoutData::IsWell,
+    let mut alarm = |name: String, description: String, percent: f64, level: u32, periods| {
+        let limit = Limit {
+            above: (records_per_second * f64::from(1 << level) * 60.0 * percent / 100.0).floor(),
+            period_seconds: 60,
+            periods,
+            periods_above: if periods > 2 { 1 } else { periods },
+            without_data: WithoutData::IsWell,
+        };
+        topic.alarm(&mut scope, &name, &description, &metric, &limit).reference()
     };
-    topic.alarm(
-        &mut scope,
-        "High",
-        "The stream takes nearly all the records that its shards can",
-        &metric,
-        &limit(SHARD_USE_PERCENT_MAX, 2),
-    );
-    // The opposite of `High` with a long memory: that it is over tells that shards can be merged.
-    topic.alarm(
-        &mut scope,
-        "Used",
-        "The stream takes more than few records; when this is over, shards are merged",
-        &metric,
-        &limit(SHARD_USE_PERCENT_MIN, 15),
-    );
+    let mut names = [Vec::new(), Vec::new()];
+    for level in 0..DOUBLINGS {
+        let times = 1 << level;
+        names[0].push(alarm(
+            format!("Above{times}"),
+            format!("The stream takes nearly all that {times} x its least shards can; they are doubled"),
+            SHARD_USE_PERCENT_MAX,
+            level,
+            2,
+        ));
+        names[1].push(alarm(
+            format!("Used{times}"),
+            format!(
+                "The stream needs more than {times} x its least shards; when this is over, they are halved"
+            ),
+            SHARD_USE_PERCENT_MIN,
+            level,
+            MERGE_AFTER_MINUTES,
+        ));
+    }
+    names
 }
 
 fn alarms(
