@@ -82,7 +82,7 @@ impl Cache {
         );
         let user = scope.add(
             "User",
-            User::new(format!("{}-worker", properties.name))
+            User::new(Self::user_name(&properties.name))
                 .access_string(format!("on {}", properties.access))
                 .authentication_mode(UserAuthenticationMode::new().type_(UserAuthenticationModeType::Iam)),
         );
@@ -110,6 +110,12 @@ impl Cache {
         );
         scope.removal(cluster.raw(), properties.data.removal());
         Self { cluster, user, security_group, name: properties.name.clone() }
+    }
+
+    /// The name of the user of a cluster of that name.
+    #[must_use]
+    pub fn user_name(cluster_name: &str) -> String {
+        format!("{cluster_name}-worker")
     }
 
     /// Connects as the cluster's user, by IAM.

@@ -14,6 +14,7 @@ mod sizes;
 pub mod tags;
 mod template;
 pub mod trades;
+mod workload;
 
 pub use environment::{Environment, EnvironmentError, Provider};
 pub use sizes::{Sizes, sizes};
@@ -146,7 +147,7 @@ pub fn render_copies(environment: &Environment, copies: usize) -> Result<Assembl
             lessons::add(&mut app, &id("lessons"), &base);
         }
         if environment.has(System::Tags) {
-            tags::add(&mut app, &id("tags"), &base);
+            tags::add(&mut app, &id("tags"), &base, copy == 0)?;
         }
         delivery::add(&mut app, &id("delivery"), environment);
     }

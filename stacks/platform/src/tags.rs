@@ -1,7 +1,9 @@
 //! The tags system: a topic of tags, workers that keep snapshots and deltas of them in MemoryDB, and a fleet
 //! that makes load.
 
-use cfn::App;
+use std::collections::BTreeMap;
+
+use cfn::{App, ClusterManifest, DeployValue, Lookup, Value, Workload, assembly::AssetKind};
 use cfn_resources::cloudwatch::AlarmStatistic;
 use constructs::{
     alarm::{Limit, WithoutData},
@@ -9,10 +11,18 @@ use constructs::{
     connections,
     kafka::retained_for_hours,
     needs::Needs,
+    network::as_text,
+};
+use serde_json::json;
+use worker_contract::{
+    KafkaAuthentication, KafkaConfiguration,
+    tags::{CACHE_ACCESS, CacheAuthentication, WorkerConfiguration},
+    trades::METRICS_ADDRESS_DEFAULT,
 };
 
 use crate::{
-    Base, kafka::DEAD_LETTER_RETENTION_HOURS, network::stack_properties, sizes::DEAD_LETTER_PARTITIONS,
+    Base, RenderError, add_ons::PROMETHEUS, environment::Provider, kafka::DEAD_LETTER_RETENTION_HOURS,
+    network::stack_properties, sizes::DEAD_LETTER_PARTITIONS, template::fill, workload::Worker,
 };
 
 /// What the stack holds.
@@ -30,15 +40,30 @@ pub const CONSUMER_GROUP: &str = "tag-worker";
 /// The namespace of the workloads.
 pub const NAMESPACE: &str = "tags";
 
-/// What the workers may do in the cache: read and write the snapshots and delta streams, nothing that
-/// administers.
-const ACCESS: &str = "resetchannels -@all +@read +@write +@connection ~*";
+/// The workers' name: of their Deployment, their service account, their package and their image.
+pub const WORKER: &str = "tag-worker";
+
+/// The longest message that is taken, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 64 << 10;
+
+/// How long a batch is tried again, in seconds.
+const RETRY_BUDGET_SECONDS: f64 = 30.0;
+
+/// How long the end of a worker waits for batches in flight, in seconds.
+const DRAIN_TIMEOUT_SECONDS: f64 = 5.0;
+
+/// What a pod is given to end, in seconds: the drain, the last commit and a margin.
+const GRACE_SECONDS: u64 = 20;
 
 /// The share of the cache's memory that may be used, in percent.
 const MEMORY_PERCENT_MAX: f64 = 80.0;
 
-/// Adds the stack.
-pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
+/// Adds the stack, and the workers once.
+///
+/// # Errors
+///
+/// When the manifests' template is wrong.
+pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, with_workloads: bool) -> Result<(), RenderError> {
     let Base { environment, sizes, network, kafka, cluster, observability } = *base;
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let name = stack.name().to_owned();
@@ -70,7 +95,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
             shards: figure("shards"),
             replicas_per_shard: figure("replicas_per_shard"),
             snapshot_retention_days: i64::from(environment.cache.snapshot_retention_days),
-            access: ACCESS.to_owned(),
+            access: CACHE_ACCESS.to_owned(),
             data: environment.data_policy(),
         },
     );
@@ -81,7 +106,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
         .consumes(&kafka.cluster, &topic, CONSUMER_GROUP)
         .produces(&kafka.cluster, &dead_letters)
         .statements(cache.grant_connect());
-    cluster.kubernetes.pod_identity(&mut scope, "Worker", NAMESPACE, "tag-worker", worker.policy());
+    cluster.kubernetes.pod_identity(&mut scope, "Worker", NAMESPACE, WORKER, worker.policy());
     // Load is made by Kubernetes jobs: the nodes come and go with them in Auto Mode, nothing is paid for
     // between runs, and there is no image, agent or group of machines to keep.
     let load = Needs::new().produces(&kafka.cluster, &topic).statements(cache.grant_connect());
@@ -109,4 +134,97 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
         cache.cluster.cluster_endpoint_address(),
         "Where the cache is reached, by TLS",
     );
+    if with_workloads {
+        workers(app, base, &cache, &name)?;
+    }
+    Ok(())
+}
+
+/// The workers' Deployment. Their number follows from the messages per second: they wait for the network, not for a
+/// processor, and a scaler that adds some makes the group pause, which is what their latency is measured by.
+fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> Result<(), RenderError> {
+    let Base { environment, sizes, kafka, cluster, .. } = *base;
+    let region = environment.region.clone();
+    let (authentication, cache_authentication, lookup_authentication) = match environment.provider {
+        Provider::Aws => (
+            KafkaAuthentication::MskIam { region: region.clone() },
+            CacheAuthentication::MemoryDbIam {
+                region,
+                cluster: cache_name.to_owned(),
+                user: Cache::user_name(cache_name),
+            },
+            "iam",
+        ),
+        Provider::Local => (KafkaAuthentication::None, CacheAuthentication::None, "plaintext"),
+    };
+    // MemoryDB listens on the port that the stack gives it; here it is a free one of the machine.
+    let cache_endpoint = match environment.provider {
+        Provider::Aws => "${{ cache_host }}",
+        Provider::Local => "${{ cache_host }}:${{ cache_port }}",
+    };
+    let configuration = WorkerConfiguration {
+        kafka: KafkaConfiguration {
+            bootstrap_servers: "${{ kafka_bootstrap_servers }}".to_owned(),
+            authentication,
+        },
+        topic: TOPIC.to_owned(),
+        dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
+        consumer_group: CONSUMER_GROUP.to_owned(),
+        cache_endpoint: cache_endpoint.to_owned(),
+        cache_authentication,
+        batch_size: 500,
+        batch_timeout_seconds: 0.005,
+        batches_in_flight: 8,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        expiry_seconds: environment.tags.expiry_seconds,
+        retry_budget_seconds: RETRY_BUDGET_SECONDS,
+        drain_timeout_seconds: DRAIN_TIMEOUT_SECONDS,
+        metrics_address: METRICS_ADDRESS_DEFAULT.to_owned(),
+    };
+    let manifest = Worker {
+        name: WORKER,
+        namespace: NAMESPACE,
+        system: "tags",
+        replicas: Some(sizes.tags("workers")),
+        environment: &configuration.to_environment(),
+        grace_seconds: GRACE_SECONDS,
+        spread: true,
+    }
+    .manifest()?;
+    let repository =
+        cluster.repositories.get(WORKER).map(|handle| DeployValue::Value(handle.repository_uri()));
+    app.asset(WORKER, AssetKind::Image, WORKER, repository);
+    let mut values = BTreeMap::from([
+        (
+            "kafka_bootstrap_servers".to_owned(),
+            DeployValue::Lookup(Lookup::MskBootstrapBrokers {
+                cluster_arn: as_text(&kafka.cluster.arn()),
+                authentication: lookup_authentication.to_owned(),
+            }),
+        ),
+        ("cache_host".to_owned(), DeployValue::Value(cache.cluster.cluster_endpoint_address())),
+        ("image".to_owned(), DeployValue::Asset { name: WORKER.to_owned(), field: "image_uri".to_owned() }),
+    ]);
+    if environment.provider == Provider::Local {
+        let port = Value::Expression(cfn::Property::to_json(&cache.cluster.cluster_endpoint_port()));
+        values.insert("cache_port".to_owned(), DeployValue::Value(port));
+    }
+    app.workload(Workload {
+        system: "tags".to_owned(),
+        name: WORKER.to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        manifest,
+        values,
+    });
+    if environment.provider == Provider::Aws {
+        let data = json!({ "workloads": [WORKER], "namespace": NAMESPACE, "system": "tags" });
+        app.cluster_manifest(ClusterManifest {
+            name: "tag-monitors".to_owned(),
+            manifest: fill(include_str!("../../../templates/kubernetes/monitors.yaml.hbs"), &data)?,
+            values: BTreeMap::new(),
+            // The workload brings its namespace.
+            after: vec![WORKER.to_owned(), PROMETHEUS.to_owned()],
+        });
+    }
+    Ok(())
 }

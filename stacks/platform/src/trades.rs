@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use cfn::{App, DeployValue, Lookup, System, Workload, assembly::AssetKind};
 use constructs::{needs::Needs, network::as_text};
-use serde_json::{Value as Json, json};
 use worker_contract::{
     KafkaAuthentication, KafkaConfiguration,
     trades::{ConsumerConfiguration, METRICS_ADDRESS_DEFAULT, ProducerConfiguration},
@@ -18,7 +17,7 @@ use crate::{
     kafka::{Kafka, TRADES_DEAD_LETTER_TOPIC, TRADES_TOPIC},
     network::stack_properties,
     sizes::Sizes,
-    template::fill,
+    workload::Worker,
 };
 
 mod operations;
@@ -53,8 +52,6 @@ const SESSION_TIMEOUT_SECONDS: f64 = 10.0;
 
 /// What a pod is given beyond the longest drain, in seconds.
 const GRACE_MARGIN_SECONDS: u64 = 10;
-
-const DEPLOYMENT: &str = include_str!("../../../templates/kubernetes/worker.yaml.hbs");
 
 /// Adds the stack, and the workloads once.
 ///
@@ -205,16 +202,15 @@ struct Pod {
 
 impl Pod {
     fn manifest(&self) -> Result<String, RenderError> {
-        let variables: Vec<Json> = self
-            .environment
-            .iter()
-            // JSON text is YAML text, quoted.
-            .map(|(name, value)| json!({ "name": name, "value": Json::from(value.as_str()).to_string() }))
-            .collect();
-        let data = json!({
-            "name": self.name, "namespace": NAMESPACE, "system": SYSTEM, "replicas": self.replicas,
-            "variables": variables, "grace_seconds": self.grace_seconds, "spread": self.spread,
-        });
-        fill(DEPLOYMENT, &data)
+        Worker {
+            name: self.name,
+            namespace: NAMESPACE,
+            system: SYSTEM,
+            replicas: self.replicas,
+            environment: &self.environment,
+            grace_seconds: self.grace_seconds,
+            spread: self.spread,
+        }
+        .manifest()
     }
 }

@@ -13,7 +13,10 @@ use cfn::{
 use platform::{Environment, render};
 use serde::Deserialize;
 use serde_json::json;
-use worker_contract::trades::{ConsumerConfiguration, ProducerConfiguration};
+use worker_contract::{
+    tags::{CacheAuthentication, WorkerConfiguration},
+    trades::{ConsumerConfiguration, ProducerConfiguration},
+};
 
 fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -221,7 +224,10 @@ fn manifests_are_yaml_and_give_the_workers_what_they_read() {
                     .unwrap()
                     .iter()
                     .find(|variable| variable["name"] == wanted)
-                    .and_then(|variable| variable["value"].as_str().map(str::to_owned))
+                    .and_then(|variable| variable["value"].as_str())
+                    .map(|value| {
+                        value.replace("${{ cache_host }}", "localhost").replace("${{ cache_port }}", "6379")
+                    })
             };
             let scaled = path.contains("consumer");
             assert_eq!(deployment["spec"].get("replicas").is_none(), scaled, "{name} {path}: KEDA sets them");
@@ -230,6 +236,11 @@ fn manifests_are_yaml_and_give_the_workers_what_they_read() {
                 assert_eq!(read.batch_size, environment(name).trades.batch_size);
                 let grace = pod["terminationGracePeriodSeconds"].as_f64().unwrap();
                 assert!(grace > read.drain_timeout_seconds, "the drain fits into the grace period");
+            } else if path.contains("tag-worker") {
+                let read = WorkerConfiguration::from_environment(variable).unwrap();
+                assert_eq!(read.expiry_seconds, environment(name).tags.expiry_seconds);
+                let by_iam = matches!(read.cache_authentication, CacheAuthentication::MemoryDbIam { .. });
+                assert_eq!(by_iam, name != "local", "{name}");
             } else {
                 let read = ProducerConfiguration::from_environment(variable).unwrap();
                 assert_eq!(read.messages_per_second, environment(name).trades.messages_per_second);

@@ -1,0 +1,5 @@
+//! Brings tags from a topic to the cache: what a tag must be, and the batches that the cache takes.
+
+pub mod message;
+pub mod token;
+pub mod worker;

@@ -1,0 +1,168 @@
+//! The worker between a real broker and a real cache: every change arrives, in the order of its object, and what
+//! comes again changes nothing.
+
+#![allow(clippy::unwrap_used)]
+
+// The broker and the consumers are those of the trades' tests.
+#[path = "../../../trades/consumer/tests/support/mod.rs"]
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::json;
+use support::{Broker, Running, eventually, header};
+use tag_store::{
+    Channel,
+    connection::{Endpoint, Store},
+    reader::{Following, Reader},
+    writer::Writer,
+};
+use tag_worker::{
+    message::Bounds,
+    worker::{TagWriter, machine_time_ms},
+};
+
+const CHANNELS: usize = 20;
+const OBJECTS: usize = 5;
+const CHANGES: usize = 3000;
+
+struct Valkey {
+    process: Child,
+    _directory: tempfile::TempDir,
+    endpoint: Endpoint,
+}
+
+impl Drop for Valkey {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Valkey {
+    fn start() -> Self {
+        let built =
+            std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("local-environment");
+        let program = std::env::var_os("FLOODGATE_LOCAL_ENVIRONMENT").map_or(built, PathBuf::from);
+        let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/local"),
+            PathBuf::from,
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let mut process = Command::new(program)
+            .arg("--root")
+            .arg(directory.path().join("local"))
+            .arg("--parts")
+            .arg(parts)
+            .args(["valkey", "--shards", "2", "--directory"])
+            .arg(directory.path().join("valkey"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let endpoint = Endpoint {
+            host: told["host"].as_str().unwrap().to_owned(),
+            port: u16::try_from(told["port"].as_u64().unwrap()).unwrap(),
+            tls: false,
+        };
+        Self { process, _directory: directory, endpoint }
+    }
+
+    async fn store(&self) -> Store {
+        Store::connect(self.endpoint.clone(), None).await.unwrap()
+    }
+}
+
+fn channel(number: usize) -> Channel {
+    Channel { app_id: "app".to_owned(), tag: format!("room-{number}"), scope: "application".to_owned() }
+}
+
+/// Changes of all objects in turn; each seventh deletes, each hundredth is no change.
+fn changes() -> Vec<(String, Option<Vec<u8>>)> {
+    (0..CHANGES)
+        .map(|number| {
+            let (room, object) = (number % CHANNELS, number / CHANNELS % OBJECTS);
+            let key = format!("{room}/{object}");
+            if number % 100 == 99 {
+                return (key, Some(b"no change".to_vec()));
+            }
+            let message = json!({
+                "identifier": {
+                    "app_id": "app", "tag": format!("room-{room}"), "scope": "application",
+                    "name": format!("object-{object}")
+                },
+                "deleted": number % 7 == 6, "lifetime": 3600, "data": number.to_string(),
+            });
+            (key, Some(message.to_string().into_bytes()))
+        })
+        .collect()
+}
+
+/// What each channel holds at the end, and how many changes it had.
+fn expected() -> Vec<(BTreeMap<String, String>, u64)> {
+    let mut channels = vec![(BTreeMap::new(), 0); CHANNELS];
+    for number in (0..CHANGES).filter(|number| number % 100 != 99) {
+        let (objects, count) = &mut channels[number % CHANNELS];
+        let name = format!("object-{}", number / CHANNELS % OBJECTS);
+        if number % 7 == 6 {
+            objects.remove(&name);
+        } else {
+            objects.insert(name, number.to_string());
+        }
+        *count += 1;
+    }
+    channels
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_change_arrives_in_order_and_what_comes_again_changes_nothing() {
+    let valkey = Valkey::start();
+    let broker = Broker::start().await;
+    broker.topic("tag-data", 6).await;
+    broker.topic("tag-data-dlq", 1).await;
+    broker.send("tag-data", changes()).await;
+    let reader = Reader::new(valkey.store().await);
+    let malformed = CHANGES / 100;
+    let bounds = Bounds { message_bytes_max: 10_000, expiry_seconds: 60 };
+    let mut sequences = Vec::new();
+    // A second group reads everything again, as a worker does that was killed before it committed.
+    for group in ["first", "again"] {
+        let writer = TagWriter::new(Writer::new(valkey.store().await), bounds, machine_time_ms);
+        let running =
+            Running::start(support::settings(&broker, "tag-data", group, 4), "tag-data-dlq", writer);
+        eventually("all is processed", Duration::from_secs(60), || {
+            std::future::ready(running.metrics.done_total() >= CHANGES as u64)
+        })
+        .await;
+        running.stop().await;
+        let mut numbers = Vec::new();
+        for (number, (objects, count)) in expected().into_iter().enumerate() {
+            let snapshot = reader.snapshot(&channel(number), machine_time_ms()).await.unwrap();
+            let held: BTreeMap<String, String> =
+                snapshot.objects.into_iter().map(|(name, object)| (name, object.data)).collect();
+            assert_eq!(held, objects, "{group}: room-{number}");
+            // The numbers begin at a multiple of a thousand, and each change took one.
+            let Following::Deltas(deltas) =
+                reader.after(&channel(number), snapshot.sequence - count + 1).await.unwrap()
+            else {
+                panic!("{group}: room-{number} has not had {count} changes")
+            };
+            assert_eq!(deltas.len() as u64, count - 1);
+            assert_eq!((snapshot.sequence - count) % 1000, 0, "{group}: room-{number}");
+            numbers.push(snapshot.sequence);
+        }
+        sequences.push(numbers);
+    }
+    assert_eq!(sequences[0], sequences[1], "what came again took no number");
+    let letters = broker.read_all("tag-data-dlq").await;
+    assert_eq!(letters.len(), 2 * malformed);
+    assert!(letters.iter().all(|letter| header(letter, "cause") == "malformed"));
+}
