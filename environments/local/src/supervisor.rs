@@ -562,7 +562,7 @@ fn event_sources_process(layout: &Layout, state: &State) -> Result<Supervised> {
         let mut command = Command::new(&program);
         command
             .env_clear()
-            .envs(inherited())
+            .envs(emulator::inherited())
             .arg("--root")
             .arg(layout.root())
             .arg("--parts")
