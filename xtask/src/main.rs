@@ -16,6 +16,7 @@ mod diff;
 mod explain;
 mod gc;
 mod list;
+mod living;
 mod load;
 mod plot;
 mod programs;
@@ -67,6 +68,10 @@ enum Command {
     #[command(verbatim_doc_comment, after_help = "Example: cargo xtask status --env local --json")]
     Status(deploy::ShowArgs),
     Logs(deploy::LogsArgs),
+    Drift(living::DriftArgs),
+    Import(living::ImportArgs),
+    Orphan(living::OrphanArgs),
+    Move(living::MoveArgs),
     Load(load::LoadArgs),
     Redrive(redrive::RedriveArgs),
     Demo(demo::DemoArgs),
@@ -106,6 +111,10 @@ fn main() -> ExitCode {
         Command::Outputs(arguments) => deploy::outputs(&arguments, &root),
         Command::Status(arguments) => deploy::status(&arguments, &root),
         Command::Logs(arguments) => deploy::logs(&arguments, &root),
+        Command::Drift(arguments) => living::drift(&arguments, &root),
+        Command::Import(arguments) => living::import(&arguments, &root),
+        Command::Orphan(arguments) => living::orphan(&arguments, &root),
+        Command::Move(arguments) => living::move_(&arguments, &root),
         Command::Load(arguments) => load::run(&arguments, &root),
         Command::Redrive(arguments) => redrive::run(&arguments, &root),
         Command::Demo(arguments) => demo::run(&arguments, &root),

@@ -11,6 +11,7 @@ pub mod execute;
 pub mod gc;
 pub mod invocations;
 pub mod kubernetes;
+pub mod living;
 pub mod local;
 pub mod lock;
 pub mod operation;

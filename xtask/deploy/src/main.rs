@@ -20,6 +20,7 @@ use deploy_engine::{
     execute::Underway,
     gc::{self, Collection},
     kubernetes::token,
+    living,
     local::LocalEnvironment,
     lock::{Holder, Lock, Locks},
     operation::Operations,
@@ -149,6 +150,13 @@ enum Command {
         /// The directory.
         #[arg(long)]
         to: PathBuf,
+    },
+    /// What exists: drift, import, orphan, move.
+    Living {
+        #[command(flatten)]
+        consent: Consent,
+        #[command(subcommand)]
+        command: living::command::Command,
     },
     /// A token for an EKS cluster, as `kubectl` and `helm` read it from a program.
     #[command(hide = true)]
@@ -407,6 +415,23 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             deployed::write(&manifest, &clients.stacks, &to).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Living { consent, command } => {
+            let changes = command.changes();
+            if let Some(what) = changes {
+                agree(&manifest, &consent, what)?;
+                check_account(&manifest, &clients).await?;
+            }
+            let _lock = changes.map(|_| lock(&common.assembly)).transpose()?;
+            let scene = living::command::Scene {
+                assembly: &common.assembly,
+                manifest: &manifest,
+                client: &clients.cloudformation,
+                operations: Operations { cloud: &clients.stacks, reporter: &reporter },
+                poll: poll_of(&manifest),
+                json: common.json,
+            };
+            scene.run(&command).await
+        }
         // Answered above: it knows no assembly.
         Command::KubernetesToken { .. } => Ok(ExitCode::SUCCESS),
         Command::Logs { system, follow } => logs(&manifest, local.as_ref(), &system, follow).await,
@@ -463,10 +488,9 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
     // Throttling is waited out: with these attempts, and a wait that doubles up to 20 s, for a minute and more.
     let retries = aws_config::retry::RetryConfig::standard().with_max_attempts(8);
     let config = loader.retry_config(retries).load().await;
-    let poll = if manifest.provider == "local" { Duration::from_millis(100) } else { Duration::from_secs(3) };
     let cloudformation = aws_sdk_cloudformation::Client::new(&config);
     Ok(Clients {
-        stacks: Stacks::new(cloudformation.clone(), poll),
+        stacks: Stacks::new(cloudformation.clone(), poll_of(manifest)),
         cloudformation,
         kafka: aws_sdk_msk::Client::new(&config),
         functions: aws_sdk_lambda::Client::new(&config),
@@ -478,6 +502,11 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
         identity: aws_sdk_sts::Client::new(&config),
         locks: Locks::new(aws_sdk_ssm::Client::new(&config), &manifest.environment, &manifest.prefix),
     })
+}
+
+/// How often AWS is asked how far it is.
+fn poll_of(manifest: &Manifest) -> Duration {
+    if manifest.provider == "local" { Duration::from_millis(100) } else { Duration::from_secs(3) }
 }
 
 /// The credentials must be of the environment's account: an environment deployed into another would be

@@ -75,7 +75,7 @@ impl<C: CloudFormation> Operations<'_, C> {
         let total = template.get("Resources").and_then(Json::as_object).map_or(0, serde_json::Map::len);
         let (status, events) = self.follow(name, name, seen, total).await?;
         match status.as_str() {
-            "CREATE_COMPLETE" | "UPDATE_COMPLETE" => Ok(()),
+            "CREATE_COMPLETE" | "UPDATE_COMPLETE" | "IMPORT_COMPLETE" => Ok(()),
             _ => bail!(explain(name, &status, template, sources, &events)),
         }
     }

@@ -1,0 +1,210 @@
+//! Drift: what somebody has changed behind CloudFormation's back.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use aws_sdk_cloudformation::{
+    Client,
+    types::{
+        Capability, ChangeSetStatus, ChangeSetType, DeploymentMode, Parameter, StackDriftDetectionStatus,
+        StackResourceDriftStatus,
+    },
+};
+use cfn::{Json, assembly::StackEntry};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    cloudformation::{CHANGE_SET, CloudFormation},
+    operation::{Operations, Sources},
+    sdk::told,
+    stacks::Stacks,
+};
+
+/// How long a detection may take: it reads every resource of a stack.
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// A resource that is not as its stack says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Drifted {
+    /// The stack's id in the app.
+    pub stack: String,
+    /// The resource's logical id.
+    pub logical_id: String,
+    /// Its construct's path, where the template tells.
+    pub path: String,
+    /// Its type.
+    pub resource_type: String,
+    /// `MODIFIED` or `DELETED`.
+    pub status: String,
+    /// What differs.
+    pub differences: Vec<Difference>,
+}
+
+/// A property that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its path, such as `/VisibilityTimeout`.
+    pub property: String,
+    /// As the template has it.
+    pub expected: String,
+    /// As it is.
+    pub actual: String,
+}
+
+impl std::fmt::Display for Drifted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} ({}) is {}", self.path, self.resource_type, self.status.to_lowercase())?;
+        for difference in &self.differences {
+            let Difference { property, expected, actual } = difference;
+            write!(formatter, "\n    {property}: {expected} -> {actual}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Detects the drift of a stack. A type that CloudFormation cannot read back is not compared.
+///
+/// # Errors
+///
+/// What the SDK says, or that it takes too long.
+pub async fn detect(
+    client: &Client,
+    poll: Duration,
+    entry: &StackEntry,
+    template: &Json,
+) -> Result<Vec<Drifted>> {
+    let name = &entry.name;
+    let what = |doing: &str| format!("the drift of {name} cannot be {doing}");
+    let begun = client
+        .detect_stack_drift()
+        .stack_name(name)
+        .send()
+        .await
+        .map_err(|error| told(error, &what("detected")))?;
+    let id = begun.stack_drift_detection_id().context("CloudFormation gives no id of the detection")?;
+    let deadline = Instant::now() + DETECTION_TIMEOUT;
+    loop {
+        let answer = client
+            .describe_stack_drift_detection_status()
+            .stack_drift_detection_id(id)
+            .send()
+            .await
+            .map_err(|error| told(error, &what("detected")))?;
+        match answer.detection_status() {
+            Some(StackDriftDetectionStatus::DetectionComplete) => break,
+            // Some resources could not be read; those that could are told.
+            Some(StackDriftDetectionStatus::DetectionFailed) => {
+                let why = answer.detection_status_reason().unwrap_or("CloudFormation does not say why");
+                bail!("{}: {why}", what("detected"));
+            }
+            _ if Instant::now() >= deadline => bail!("{} within half an hour", what("detected")),
+            _ => sleep(poll).await,
+        }
+    }
+    let mut found = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let answer = client
+            .describe_stack_resource_drifts()
+            .stack_name(name)
+            .stack_resource_drift_status_filters(StackResourceDriftStatus::Modified)
+            .stack_resource_drift_status_filters(StackResourceDriftStatus::Deleted)
+            .set_next_token(token.take())
+            .send()
+            .await
+            .map_err(|error| told(error, &what("read")))?;
+        for drift in answer.stack_resource_drifts() {
+            let logical_id = drift.logical_resource_id().unwrap_or_default().to_owned();
+            let path = template
+                .pointer(&format!("/Resources/{logical_id}/Metadata/floodgate:path"))
+                .and_then(Json::as_str)
+                .unwrap_or(&logical_id)
+                .to_owned();
+            let text = |text: Option<&str>| text.unwrap_or("nothing").to_owned();
+            found.push(Drifted {
+                stack: entry.id.clone(),
+                path,
+                resource_type: drift.resource_type().unwrap_or_default().to_owned(),
+                status: drift
+                    .stack_resource_drift_status()
+                    .map(|status| status.as_str().to_owned())
+                    .unwrap_or_default(),
+                differences: drift
+                    .property_differences()
+                    .iter()
+                    .map(|difference| Difference {
+                        property: text(difference.property_path()),
+                        expected: text(difference.expected_value()),
+                        actual: text(difference.actual_value()),
+                    })
+                    .collect(),
+                logical_id,
+            });
+        }
+        token = answer.next_token().map(str::to_owned);
+        if token.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// Brings a stack's resources back to what its template says, by a change set that heeds drift.
+///
+/// # Errors
+///
+/// What CloudFormation refuses, or that the endpoint knows no such change sets.
+pub async fn revert(
+    client: &Client,
+    operations: &Operations<'_, Stacks>,
+    poll: Duration,
+    entry: &StackEntry,
+    template: &Json,
+) -> Result<()> {
+    let name = &entry.name;
+    let deployed =
+        operations.cloud.describe(name).await?.with_context(|| format!("there is no stack {name}"))?;
+    let parameters = deployed
+        .parameters
+        .keys()
+        .map(|key| Parameter::builder().parameter_key(key).use_previous_value(true).build())
+        .collect();
+    operations.cloud.delete_change_set(name).await?;
+    client
+        .create_change_set()
+        .stack_name(name)
+        .change_set_name(CHANGE_SET)
+        .change_set_type(ChangeSetType::Update)
+        .deployment_mode(DeploymentMode::RevertDrift)
+        .use_previous_template(true)
+        .set_parameters(Some(parameters))
+        .set_capabilities(Some(
+            entry.capabilities.iter().map(|name| Capability::from(name.as_str())).collect(),
+        ))
+        .send()
+        .await
+        .map_err(|error| told(error, &format!("CloudFormation refuses to revert the drift of {name}")))?;
+    let deadline = Instant::now() + DETECTION_TIMEOUT;
+    loop {
+        let answer = client
+            .describe_change_set()
+            .stack_name(name)
+            .change_set_name(CHANGE_SET)
+            .send()
+            .await
+            .map_err(|error| told(error, &format!("cannot describe the change set of {name}")))?;
+        match answer.status() {
+            Some(ChangeSetStatus::CreateComplete) => break,
+            Some(ChangeSetStatus::Failed) => {
+                let reason = answer.status_reason().unwrap_or_default().to_owned();
+                operations.cloud.delete_change_set(name).await?;
+                bail!(
+                    "the drift of {name} is not reverted: {reason}. Where the endpoint knows no change sets that heed drift, change the resource back by hand, as `cargo xtask drift` shows it"
+                );
+            }
+            _ if Instant::now() >= deadline => bail!("the change set of {name} does not come to an end"),
+            _ => sleep(poll).await,
+        }
+    }
+    operations.execute(name, template, &Sources::new()).await
+}

@@ -1,0 +1,49 @@
+//! A resource leaves its stack and stays alive.
+
+use anyhow::Result;
+use cfn::{Json, assembly::StackEntry};
+
+use crate::{
+    cloudformation::{CloudFormation, Target},
+    living::change::without_orphan,
+    operation::{Operations, Sources},
+    stacks::Stacks,
+};
+
+/// Lets a resource go. It can be run again after any failure.
+///
+/// # Errors
+///
+/// When it is not deployed, still rendered, or referred to; or CloudFormation refuses.
+pub async fn run(
+    operations: &Operations<'_, Stacks>,
+    entry: &StackEntry,
+    rendered: &Json,
+    logical_id: &str,
+) -> Result<()> {
+    let deployed = operations.cloud.template(&entry.name).await?;
+    let (first, then) = without_orphan(&deployed, rendered, logical_id)?;
+    if let Some(first) = first {
+        operations.reporter.stack(&entry.name, "updating", &format!("{logical_id} is to be retained"));
+        update(operations, entry, first).await?;
+    }
+    operations.reporter.stack(&entry.name, "updating", &format!("{logical_id} leaves the stack"));
+    update(operations, entry, then).await
+}
+
+async fn update(operations: &Operations<'_, Stacks>, entry: &StackEntry, template: Json) -> Result<()> {
+    let deployed = operations.cloud.describe(&entry.name).await?;
+    let target = Target {
+        name: entry.name.clone(),
+        template,
+        template_url: None,
+        parameters: deployed.map(|deployed| deployed.parameters).unwrap_or_default(),
+        tags: entry.tags.clone(),
+        capabilities: entry.capabilities.clone(),
+        role_arn: None,
+    };
+    if operations.change_set(&target, false).await?.is_some() {
+        operations.execute(&entry.name, &target.template, &Sources::new()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! What exists, on the real local parts: drift is seen, resources come into a stack and leave it, alive. What the
+//! emulator does not know, stack refactoring, against scripted answers.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aws_sdk_cloudformation::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region},
+};
+use axum::{Router, body::Bytes, extract::State};
+use cfn::{Json, assembly::StackEntry};
+use deploy_engine::{
+    cloudformation::{CloudFormation, Target},
+    living::{
+        drift,
+        import::{self, parse},
+        orphan,
+        refactor::{self, Place},
+    },
+    operation::{Operations, Sources},
+    report::{Format, Reporter},
+    stacks::Stacks,
+};
+use serde_json::json;
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// A local environment of this test's own.
+struct Local {
+    directory: tempfile::TempDir,
+    endpoint: String,
+}
+
+impl Local {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut local = Self { directory, endpoint: String::new() };
+        let state: Json = serde_json::from_slice(&local.run(&["up"])).unwrap();
+        local.endpoint = state["aws"]["endpoint_url"].as_str().unwrap().to_owned();
+        local
+    }
+
+    fn run(&self, arguments: &[&str]) -> Vec<u8> {
+        let program = Path::new(env!("CARGO_BIN_EXE_deploy-engine")).with_file_name("local-environment");
+        assert!(program.is_file(), "run these by `cargo xtask test`, or `cargo build --workspace` first");
+        let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/local"), PathBuf::from);
+        let output = Command::new(program)
+            .arg("--root")
+            .arg(self.directory.path().join("local"))
+            .arg("--parts")
+            .arg(parts)
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Calls a service by its query interface, as somebody would who goes behind CloudFormation's back.
+    fn call(&self, service: &str, form: &[(&str, &str)]) -> String {
+        let header = format!("AWS4-HMAC-SHA256 Credential=test/20260101/eu-west-1/{service}/aws4_request");
+        let mut answer = ureq::post(&self.endpoint)
+            .header("authorization", header)
+            .send_form(form.iter().copied())
+            .unwrap();
+        answer.body_mut().read_to_string().unwrap()
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.run(&["down"]);
+    }
+}
+
+fn client(endpoint: &str) -> Client {
+    let config = aws_sdk_cloudformation::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(endpoint)
+        .build();
+    Client::from_conf(config)
+}
+
+fn entry(name: &str) -> StackEntry {
+    serde_json::from_value(json!({
+        "id": name, "name": name, "template": "", "template_sha256": "", "depends_on": [], "capabilities": [],
+        "termination_protection": false, "tags": {}, "parameters": []
+    }))
+    .unwrap()
+}
+
+fn queue(name: &str, seconds: u32) -> Json {
+    json!({ "Type": "AWS::SQS::Queue", "Metadata": { "floodgate:path": format!("{name}/Queue") },
+        "Properties": { "QueueName": name, "VisibilityTimeout": seconds } })
+}
+
+async fn deploy(operations: &Operations<'_, Stacks>, entry: &StackEntry, template: &Json) {
+    let create = operations.cloud.describe(&entry.name).await.unwrap().is_none();
+    let target = Target {
+        name: entry.name.clone(),
+        template: template.clone(),
+        template_url: None,
+        parameters: BTreeMap::new(),
+        tags: BTreeMap::new(),
+        capabilities: Vec::new(),
+        role_arn: None,
+    };
+    if operations.change_set(&target, create).await.unwrap().is_some() {
+        operations.execute(&entry.name, template, &Sources::new()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn drift_is_seen_and_resources_come_and_go_alive() {
+    let local = tokio::task::spawn_blocking(Local::new).await.unwrap();
+    let client = client(&local.endpoint);
+    let stacks = Stacks::new(client.clone(), POLL);
+    let reporter = Reporter::new(Format::Json);
+    let operations = &Operations { cloud: &stacks, reporter: &reporter };
+    let queues = entry("queues");
+    let template = json!({ "Resources": { "Orders": queue("orders", 30), "Trades": queue("trades", 30) } });
+    deploy(operations, &queues, &template).await;
+    let detect = || drift::detect(&client, POLL, &queues, &template);
+    assert_eq!(detect().await.unwrap(), [], "nothing has drifted yet");
+
+    // Somebody changes a queue by hand.
+    let url = local.call("sqs", &[("Action", "GetQueueUrl"), ("QueueName", "orders")]);
+    let url = url.split("<QueueUrl>").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    local.call(
+        "sqs",
+        &[
+            ("Action", "SetQueueAttributes"),
+            ("QueueUrl", &url),
+            ("Attribute.1.Name", "VisibilityTimeout"),
+            ("Attribute.1.Value", "99"),
+        ],
+    );
+    let drifted = detect().await.unwrap();
+    assert_eq!(drifted.len(), 1, "{drifted:?}");
+    assert_eq!(drifted[0].path, "orders/Queue");
+    assert_eq!(drifted[0].differences[0].property, "/VisibilityTimeout");
+    assert_eq!(drifted[0].differences[0].actual, "99");
+
+    // The queue leaves its stack, alive, and can be taken in again.
+    let without = json!({ "Resources": { "Trades": queue("trades", 30) } });
+    orphan::run(operations, &queues, &without, "Orders").await.unwrap();
+    assert!(stacks.template("queues").await.unwrap()["Resources"].get("Orders").is_none());
+    assert!(
+        local.call("sqs", &[("Action", "GetQueueUrl"), ("QueueName", "orders")]).contains(&url),
+        "it is alive"
+    );
+    let again = orphan::run(operations, &queues, &without, "Orders").await.unwrap_err();
+    assert!(again.to_string().contains("no resource `Orders`"), "{again:#}");
+
+    let claims = [parse(&format!("Orders=QueueUrl={url}")).unwrap()];
+    import::run(&client, operations, POLL, &queues, &template, &BTreeMap::new(), &claims).await.unwrap();
+    let imported = stacks.template("queues").await.unwrap();
+    assert_eq!(imported["Resources"]["Orders"]["DeletionPolicy"], "Retain");
+    deploy(operations, &queues, &template).await;
+    assert_eq!(stacks.template("queues").await.unwrap(), template, "the next deploy goes on from there");
+    let drifted = detect().await.unwrap();
+    assert_eq!(drifted.len(), 1, "what differs from the template was left and is told: {drifted:?}");
+
+    let claims = [parse("Missing=QueueUrl=nowhere").unwrap()];
+    let error = import::run(&client, operations, POLL, &queues, &template, &BTreeMap::new(), &claims)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("no resource `Missing`"), "{error:#}");
+    tokio::task::spawn_blocking(move || drop(local)).await.unwrap();
+}
+
+/// Answers of CloudFormation's query interface, by action, in order; and what was asked.
+#[derive(Clone, Default)]
+struct Script {
+    answers: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+async fn answer(State(script): State<Script>, body: Bytes) -> String {
+    let form = String::from_utf8(body.to_vec()).unwrap();
+    let action = form.split("Action=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    script.asked.lock().unwrap().push(form);
+    let mut answers = script.answers.lock().unwrap();
+    let left = answers.get_mut(&action).unwrap_or_else(|| panic!("{action} was not expected"));
+    // The last answer is given for ever.
+    let body = if left.len() > 1 { left.remove(0) } else { left[0].clone() };
+    format!("<{action}Response><{action}Result>{body}</{action}Result></{action}Response>")
+}
+
+async fn scripted(answers: &[(&str, &[&str])]) -> (Client, Script) {
+    let script = Script::default();
+    for (action, bodies) in answers {
+        let bodies = bodies.iter().map(|body| (*body).to_owned()).collect();
+        script.answers.lock().unwrap().insert((*action).to_owned(), bodies);
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(answer).with_state(script.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (client(&endpoint), script)
+}
+
+const TEMPLATE: &str =
+    r#"<TemplateBody>{"Resources":{"Users":{"Type":"AWS::DynamoDB::Table"}}}</TemplateBody>"#;
+
+fn place(stack: &str, logical_id: &str) -> Place {
+    Place { stack: stack.to_owned(), logical_id: logical_id.to_owned() }
+}
+
+#[tokio::test]
+async fn a_resource_moves_by_a_refactoring_that_is_followed_to_its_end() {
+    let (client, script) = scripted(&[
+        ("GetTemplate", &[TEMPLATE, r#"<TemplateBody>{"Resources":{}}</TemplateBody>"#]),
+        ("CreateStackRefactor", &["<StackRefactorId>r-1</StackRefactorId>"]),
+        (
+            "DescribeStackRefactor",
+            &[
+                "<Status>CREATE_IN_PROGRESS</Status>",
+                "<Status>CREATE_COMPLETE</Status><ExecutionStatus>AVAILABLE</ExecutionStatus>",
+                "<Status>CREATE_COMPLETE</Status><ExecutionStatus>EXECUTE_IN_PROGRESS</ExecutionStatus>",
+                "<Status>CREATE_COMPLETE</Status><ExecutionStatus>EXECUTE_COMPLETE</ExecutionStatus>",
+            ],
+        ),
+        ("ExecuteStackRefactor", &[""]),
+    ])
+    .await;
+    let stacks = Stacks::new(client.clone(), POLL);
+    let reporter = Reporter::new(Format::Json);
+    let (from, to) = (place("lessons", "Users"), place("tables", "UserTable"));
+    refactor::run(&client, &Operations { cloud: &stacks, reporter: &reporter }, POLL, &from, &to)
+        .await
+        .unwrap();
+    let asked = script.asked.lock().unwrap().clone();
+    let count =
+        |action: &str| asked.iter().filter(|form| form.contains(&format!("Action={action}&"))).count();
+    assert_eq!(count("ExecuteStackRefactor"), 1, "it is executed once");
+    let created = asked.iter().find(|form| form.contains("Action=CreateStackRefactor")).unwrap();
+    for part in [
+        "Source.StackName=lessons",
+        "Destination.StackName=tables",
+        "Destination.LogicalResourceId=UserTable",
+    ] {
+        assert!(created.contains(part), "{part} is not in {created}");
+    }
+}
+
+#[tokio::test]
+async fn a_refactoring_that_is_refused_changes_nothing_and_says_why() {
+    let (client, script) = scripted(&[
+        ("GetTemplate", &[TEMPLATE]),
+        ("CreateStackRefactor", &["<StackRefactorId>r-1</StackRefactorId>"]),
+        (
+            "DescribeStackRefactor",
+            &["<Status>CREATE_FAILED</Status><StatusReason>Stack Refactor does not support it</StatusReason>"],
+        ),
+    ])
+    .await;
+    let stacks = Stacks::new(client.clone(), POLL);
+    let (from, to) = (place("lessons", "Users"), place("lessons", "UserTable"));
+    let error = refactor::run(
+        &client,
+        &Operations { cloud: &stacks, reporter: &Reporter::new(Format::Json) },
+        POLL,
+        &from,
+        &to,
+    )
+    .await
+    .unwrap_err();
+    assert!(error.to_string().contains("does not support it"), "{error:#}");
+    assert!(!script.asked.lock().unwrap().iter().any(|form| form.contains("ExecuteStackRefactor")));
+}
+
+#[tokio::test]
+async fn a_reverted_drift_is_a_change_set_that_heeds_drift() {
+    let failed = "<Status>FAILED</Status><StatusReason>The submitted information didn't contain changes.</StatusReason>";
+    let (client, script) = scripted(&[
+        ("DescribeStacks", &["<Stacks><member><StackName>queues</StackName><StackStatus>CREATE_COMPLETE</StackStatus><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks>"]),
+        ("DeleteChangeSet", &[""]),
+        ("CreateChangeSet", &["<Id>c</Id>"]),
+        ("DescribeChangeSet", &[failed]),
+    ])
+    .await;
+    let stacks = Stacks::new(client.clone(), POLL);
+    let template = json!({ "Resources": {} });
+    let error = drift::revert(
+        &client,
+        &Operations { cloud: &stacks, reporter: &Reporter::new(Format::Json) },
+        POLL,
+        &entry("queues"),
+        &template,
+    )
+    .await
+    .unwrap_err();
+    assert!(error.to_string().contains("by hand"), "{error:#}");
+    let asked = script.asked.lock().unwrap().clone();
+    let created = asked.iter().find(|form| form.contains("Action=CreateChangeSet")).unwrap();
+    assert!(
+        created.contains("DeploymentMode=REVERT_DRIFT") && created.contains("UsePreviousTemplate=true"),
+        "{created}"
+    );
+}
