@@ -17,7 +17,11 @@ use constructs::{
 use serde_json::Value as Json;
 use worker_contract::{database as database_variables, ledger as variables};
 
-use crate::{Base, environment::Provider, network::stack_properties};
+use crate::{
+    Base,
+    environment::{Environment, Provider},
+    network::stack_properties,
+};
 
 /// What the stack holds.
 pub const DESCRIPTION: &str = "Ledger: Aurora PostgreSQL behind RDS Proxy, its migration";
@@ -70,7 +74,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) -> LedgerDatabase {
         Provider::Aws => (None, database.grant_connect(WRITER_USER)),
         // A PostgreSQL of our own knows no IAM.
         Provider::Local => {
-            let secret = writer_secret(&mut scope);
+            let secret = writer_secret(&mut scope, environment);
             let grant =
                 iam::allow("ReadSecret", &["secretsmanager:GetSecretValue"], std::slice::from_ref(&secret));
             (Some(secret), vec![grant])
@@ -124,7 +128,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) -> LedgerDatabase {
     LedgerDatabase { database, writer_secret, grant_writer }
 }
 
-fn writer_secret(scope: &mut Scope<'_>) -> Value<String> {
+fn writer_secret(scope: &mut Scope<'_>, environment: &Environment) -> Value<String> {
     let secret = scope.add(
         "WriterSecret",
         Secret::new().description("The writer's user of the database").generate_secret_string(
@@ -135,5 +139,7 @@ fn writer_secret(scope: &mut Scope<'_>) -> Value<String> {
                 .exclude_punctuation(true),
         ),
     );
+    // It opens the database and goes with it.
+    scope.removal(secret.raw(), environment.data_policy().removal());
     as_text(&secret.reference())
 }

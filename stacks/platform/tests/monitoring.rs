@@ -62,7 +62,7 @@ fn local_renders_workloads_alone() {
     let local = assembly("local");
     assert_eq!(
         local.files.keys().collect::<Vec<_>>(),
-        ["kubernetes/trade-consumer.yaml", "kubernetes/trade-producer.yaml"]
+        ["kubernetes/tag-worker.yaml", "kubernetes/trade-consumer.yaml", "kubernetes/trade-producer.yaml"]
     );
     assert!(local.manifest.helm_releases.is_empty() && local.manifest.cluster_manifests.is_empty());
     let kinds: BTreeSet<String> = local
