@@ -16,12 +16,11 @@ mod template;
 pub mod trades;
 mod workload;
 
-pub use environment::{Environment, EnvironmentError, Provider};
+pub use environment::{Environment, EnvironmentError, Provider, System};
 pub use sizes::{Sizes, sizes};
 
 use cfn::{App, AppProperties, Assembly, Value};
 use cfn_resources::iam::Role;
-use environment::System;
 
 /// Why an environment cannot be rendered.
 #[derive(Debug, thiserror::Error)]

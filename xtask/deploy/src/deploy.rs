@@ -149,7 +149,14 @@ impl Deployment<'_> {
     pub async fn plan(&self) -> Result<Plan> {
         let mut known = Known::default();
         let rendered = self.rendered()?;
-        Ok(self.execution(&rendered).plan(&mut known).await?.0)
+        let execution = self.execution(&rendered);
+        // What is deployed comes first: what is looked up, and where code lies, follows from it.
+        execution.plan(&mut known).await?;
+        for entry in &self.manifest.stacks {
+            self.look_up(&entry.parameters, &mut known).await?;
+        }
+        self.assets.named(&mut known).await?;
+        Ok(execution.plan(&mut known).await?.0)
     }
 
     fn rendered(&self) -> Result<Rendered> {

@@ -20,6 +20,7 @@ use deploy_engine::{
     report::{Format, Reporter},
     stacks::Stacks,
 };
+use platform::System;
 use serde_json::json;
 use support::{House, read_until, told, workspace};
 
@@ -48,10 +49,11 @@ async fn sweep(house: &House) {
 
 #[tokio::test]
 async fn a_deployment_killed_at_any_step_is_gone_on_with() {
-    let house = House::new();
+    // One system with functions and one without: each kill is followed by a whole deployment.
+    let house = House::with_systems(&[System::Trades, System::Lessons]);
     house.local(&["up"]);
     let stacks = Manifest::read(&house.assembly()).unwrap().stacks;
-    // A line a resource is more steps than there is time for; every ninth, beginning anywhere, meets all kinds.
+    // A line a resource is more steps than there is time for; every nineteenth, beginning anywhere, meets all kinds.
     let (mut kills, mut line) = (0, 1);
     loop {
         let mut child = house
@@ -81,7 +83,7 @@ async fn a_deployment_killed_at_any_step_is_gone_on_with() {
             break;
         }
         sweep(&house).await;
-        line += 9;
+        line += 19;
     }
     assert!(kills > 5, "only {kills} kills");
 }

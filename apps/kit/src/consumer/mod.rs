@@ -224,7 +224,8 @@ fn poll_loop<H: BatchHandler, S: DeadLetterSink>(
             committed_at = now;
         }
         balance(&consumer, &context, &settings.topic)?;
-        read(&consumer, &context, wait);
+        // Nothing more can be committed, so there is nothing to drain for: whoever has the partitions reads again.
+        read(&consumer, &context, wait)?;
         metrics.progress(context.state().lanes.assigned());
     }
     let deadline = Instant::now() + settings.drain_timeout;
@@ -269,13 +270,22 @@ fn connect(
 }
 
 /// Reads what is there, waiting only for the first record.
-fn read(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, wait: Duration) {
+///
+/// # Errors
+///
+/// What the client cannot recover from: another has taken the member's name and its commits are refused.
+fn read(
+    consumer: &BaseConsumer<EngineContext>,
+    context: &EngineContext,
+    wait: Duration,
+) -> Result<(), KafkaError> {
     let mut wait = wait;
     // What is there is read within a millisecond: only the first record is waited for.
     let mut arrived = None;
     for _ in 0..READ_AHEAD {
         match consumer.poll(wait) {
-            None => return,
+            None => return Ok(()),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
             Some(Err(error)) => tracing::warn!(%error, "reading failed; the client tries again"),
             Some(Ok(message)) => {
                 let origin = Origin {
@@ -287,12 +297,13 @@ fn read(consumer: &BaseConsumer<EngineContext>, context: &EngineContext, wait: D
                 let mut state = context.state();
                 state.lanes.offer(record, *arrived.get_or_insert_with(Instant::now));
                 if state.lanes.is_full(origin.partition) {
-                    return;
+                    return Ok(());
                 }
             }
         }
         wait = Duration::ZERO;
     }
+    Ok(())
 }
 
 /// Pauses the partitions of lanes that hold all that they may, and resumes those whose lanes are half empty.

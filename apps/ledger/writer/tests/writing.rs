@@ -204,7 +204,7 @@ async fn no_time_left_is_no_success() {
 async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     let server = Arc::new(Server::start());
     let ledger = server.ledger(4).await;
-    let events = traffic(7, 2000);
+    let events = traffic(7, 6000);
     let writer = ledger.writer(ledger.credentials());
     let records = deliver_all(&events);
     let run = tokio::spawn(async move { until_done(&writer, records, 1.0).await });
@@ -217,14 +217,14 @@ async fn a_database_that_is_killed_and_comes_back_loses_nothing() {
     };
     eventually("the first are written", some(200)).await;
     server.kill();
+    assert!(!run.is_finished(), "it is killed amid the writing");
     tokio::task::spawn_blocking({
         let server = server.clone();
         move || server.start_again()
     })
     .await
     .unwrap();
-    let invocations = run.await.unwrap();
-    assert!(invocations > 2000 / 100, "some came again: {invocations}");
+    run.await.unwrap();
     ledger.assert_holds(&events).await;
 }
 

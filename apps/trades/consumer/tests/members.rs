@@ -277,3 +277,39 @@ async fn a_named_member_comes_back_without_a_rebalance() {
     assert_eq!(rebalances[0], 0);
     assert!(rebalances[1] > 0);
 }
+
+/// Another takes a member's name: the broker refuses the first one's commits from then on. It ends, the other goes on,
+/// and what the first had done and could not commit is done again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_commits_are_refused_ends_and_nothing_is_lost() {
+    let broker = Broker::start().await;
+    broker.topic("fenced", 6).await;
+    let journal = Journal::new();
+    let load = Load::start(&broker, "fenced", 30, 300.0);
+    let mut refused = 0;
+    let mut member = RecorderProcess::start_as(&broker, "fenced", &journal, Some("consumer"));
+    for _ in 0..3 {
+        let mark = journal.progress() + 1000;
+        eventually("it works", PATIENCE, || async { journal.progress() > mark }).await;
+        let other = RecorderProcess::start_as(&broker, "fenced", &journal, Some("consumer"));
+        let mut first = std::mem::replace(&mut member, other);
+        let begun = Instant::now();
+        while !first.has_ended() {
+            assert!(begun.elapsed() < PATIENCE, "the first goes on though its commits are refused");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        refused += 1;
+    }
+    let mark = journal.progress() + 1000;
+    eventually("the last works", PATIENCE, || async { journal.progress() > mark }).await;
+    let sent = load.stop().await;
+    let total: usize = sent.values().sum();
+    eventually("all is handed over", PATIENCE, || async { journal.attempts().len() >= total }).await;
+    eventually("nothing waits", PATIENCE, || async {
+        broker.committed("fenced", "g") == broker.ends("fenced").values().sum::<i64>()
+    })
+    .await;
+    let repeated = journal.at_least_once(&broker, "fenced");
+    println!("{refused} members lost their name: 0 of {total} lost, {repeated} handed over again");
+    assert!(repeated <= refused * UNCOMMITTED_MAX, "{repeated} repeated");
+}

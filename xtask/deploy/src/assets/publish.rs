@@ -129,6 +129,23 @@ impl<'a> Assets<'a> {
         Ok(())
     }
 
+    /// Makes known where functions will lie, without publishing them: for who only plans. Before there is a bucket
+    /// nothing is known.
+    ///
+    /// # Errors
+    ///
+    /// What is not built, or cannot run where it should.
+    pub async fn named(&self, known: &mut Known) -> Result<()> {
+        let Ok(bucket) = self.bucket(known) else { return Ok(()) };
+        for asset in self.manifest.assets.iter().filter(|asset| asset.kind == AssetKind::Zip) {
+            let (_, packed) = self.pack(asset).await?;
+            let fields = fields(&bucket, format!("{ASSETS}{}", packed.file));
+            known.assets.insert(asset.name.clone(), fields);
+        }
+        self.reporter.settle(LIVE);
+        Ok(())
+    }
+
     /// The bucket, once its stack is deployed.
     ///
     /// # Errors
@@ -196,11 +213,7 @@ impl<'a> Assets<'a> {
                         let size = format!("{:.1} MB to {}/{key}", megabytes(packed.bytes), bucket.name());
                         self.reporter.asset(&asset.name, "uploaded", &size);
                     }
-                    let fields = BTreeMap::from([
-                        ("s3_bucket".to_owned(), bucket.name().to_owned()),
-                        ("s3_key".to_owned(), key),
-                    ]);
-                    Ok((asset.name.clone(), fields))
+                    Ok((asset.name.clone(), fields(bucket, key)))
                 }
             })
             .try_buffer_unordered(UPLOADS)
@@ -406,4 +419,8 @@ fn megabytes(bytes: u64) -> f64 {
 
 fn now() -> DateTime {
     DateTime::from(SystemTime::now())
+}
+/// What a function's parameters take of where it lies.
+fn fields(bucket: &Bucket, key: String) -> Fields {
+    BTreeMap::from([("s3_bucket".to_owned(), bucket.name().to_owned()), ("s3_key".to_owned(), key)])
 }

@@ -16,6 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use platform::System;
 use tempfile::TempDir;
 
 const ENGINE: &str = env!("CARGO_BIN_EXE_deploy-engine");
@@ -43,6 +44,21 @@ pub(crate) struct House {
 
 impl House {
     pub(crate) fn new() -> Self {
+        let house = Self::empty();
+        house.render();
+        house
+    }
+
+    /// With some of the environment's systems.
+    pub(crate) fn with_systems(systems: &[System]) -> Self {
+        let house = Self::empty();
+        let mut environment = platform::Environment::load(&workspace(), "local").unwrap();
+        environment.systems = systems.to_vec();
+        platform::render(&environment).unwrap().write(&house.assembly()).unwrap();
+        house
+    }
+
+    fn empty() -> Self {
         let house = Self { directory: TempDir::new().unwrap() };
         fs::create_dir_all(house.root()).unwrap();
         let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT")
@@ -54,7 +70,6 @@ impl House {
                 symlink(parts.join(part), house.root().join(part)).unwrap();
             }
         }
-        house.render();
         house
     }
 
