@@ -75,7 +75,10 @@ fn a_stack_makes_a_real_database_with_its_master_user_and_takes_both_with_it() {
     assert_eq!(output("Instance"), database.host);
     assert_eq!(output("Proxy"), format!("{}:{}", database.host, database.port));
     assert!(output("ProxyArn").contains(":db-proxy:prx-"), "{}", output("ProxyArn"));
-    assert_eq!((output("CacheHost"), output("CachePort")), (cache.host, cache.port.to_string()));
+    assert_eq!(
+        (output("CacheHost"), output("CachePort")),
+        (format!("{}:{}", cache.host, cache.port), cache.port.to_string())
+    );
     assert!(output("CacheArn").ends_with(":cluster/tests"), "{}", output("CacheArn"));
     assert!(output("CacheUser").ends_with(":user/worker"), "{}", output("CacheUser"));
 

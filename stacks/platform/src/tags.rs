@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cfn::{App, ClusterManifest, DeployValue, Lookup, Value, Workload, assembly::AssetKind};
+use cfn::{App, ClusterManifest, DeployValue, Lookup, Workload, assembly::AssetKind};
 use cfn_resources::cloudwatch::AlarmStatistic;
 use constructs::{
     alarm::{Limit, WithoutData},
@@ -157,11 +157,6 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
         ),
         Provider::Local => (KafkaAuthentication::None, CacheAuthentication::None, "plaintext"),
     };
-    // MemoryDB listens on the port that the stack gives it; here it is a free one of the machine.
-    let cache_endpoint = match environment.provider {
-        Provider::Aws => "${{ cache_host }}",
-        Provider::Local => "${{ cache_host }}:${{ cache_port }}",
-    };
     let configuration = WorkerConfiguration {
         kafka: KafkaConfiguration {
             bootstrap_servers: "${{ kafka_bootstrap_servers }}".to_owned(),
@@ -170,7 +165,7 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
         topic: TOPIC.to_owned(),
         dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
         consumer_group: CONSUMER_GROUP.to_owned(),
-        cache_endpoint: cache_endpoint.to_owned(),
+        cache_endpoint: "${{ cache_host }}".to_owned(),
         cache_authentication,
         batch_size: 500,
         batch_timeout_seconds: 0.005,
@@ -194,7 +189,7 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
     let repository =
         cluster.repositories.get(WORKER).map(|handle| DeployValue::Value(handle.repository_uri()));
     app.asset(WORKER, AssetKind::Image, WORKER, repository);
-    let mut values = BTreeMap::from([
+    let values = BTreeMap::from([
         (
             "kafka_bootstrap_servers".to_owned(),
             DeployValue::Lookup(Lookup::MskBootstrapBrokers {
@@ -205,10 +200,6 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
         ("cache_host".to_owned(), DeployValue::Value(cache.cluster.cluster_endpoint_address())),
         ("image".to_owned(), DeployValue::Asset { name: WORKER.to_owned(), field: "image_uri".to_owned() }),
     ]);
-    if environment.provider == Provider::Local {
-        let port = Value::Expression(cfn::Property::to_json(&cache.cluster.cluster_endpoint_port()));
-        values.insert("cache_port".to_owned(), DeployValue::Value(port));
-    }
     app.workload(Workload {
         system: "tags".to_owned(),
         name: WORKER.to_owned(),

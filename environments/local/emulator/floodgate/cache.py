@@ -34,7 +34,9 @@ def attributes(props):
     return name, {
         "ARN": arn("memorydb", f"cluster/{name}"),
         "Status": "available",
-        "ClusterEndpoint.Address": host,
+        # AWS gives the name alone, and the stack's own port goes with it. Here the port is a free one, as the
+        # database's proxy has it: whoever connects takes `host` or `host:port`.
+        "ClusterEndpoint.Address": f"{host}:{port}",
         "ClusterEndpoint.Port": port,
         "ParameterGroupStatus": "in-sync",
     }
