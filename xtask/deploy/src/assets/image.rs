@@ -13,7 +13,27 @@ use super::elf::Glibc;
 /// manager. Workers are linked against glibc and ask AWS over TLS, so an empty base would not do, and a static
 /// program gains nothing from another one. Named by digest, so that it never changes by itself.
 pub const BASE: &str =
-    "gcr.io/distroless/cc-debian12@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f";
+    "distroless/cc-debian12@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f";
+
+/// The variable that names the host of a registry that has the base: its publisher's, or a mirror of yours.
+pub const BASE_REGISTRY: &str = "FLOODGATE_BASE_REGISTRY";
+
+/// Nobody has said where the base is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "images are built on {BASE}: set {BASE_REGISTRY} to the host of a registry that has it, its publisher's or a mirror of yours"
+)]
+pub struct NoRegistry;
+
+/// The base's whole name, in the registry that the variable names.
+///
+/// # Errors
+///
+/// When it names none.
+pub fn base_name(registry: Option<&str>) -> Result<String, NoRegistry> {
+    let host = registry.map(str::trim).filter(|host| !host.is_empty()).ok_or(NoRegistry)?;
+    Ok(format!("{}/{BASE}", host.trim_end_matches('/')))
+}
 
 /// The base's glibc, which is Debian 12's.
 pub const BASE_GLIBC: Glibc = Glibc(2, 36, 0);
@@ -211,6 +231,15 @@ mod tests {
             bytes: layer.compressed.len() as u64,
             unpacked_sha256: layer.unpacked_sha256.clone(),
         }
+    }
+
+    #[test]
+    fn the_base_has_a_registry_or_says_how_it_gets_one() {
+        assert!(
+            base_name(Some("mirror.example/")).is_ok_and(|name| name == format!("mirror.example/{BASE}"))
+        );
+        assert!(base_name(None).is_err_and(|error| error.to_string().contains(BASE_REGISTRY)));
+        assert_eq!(base_name(Some(" ")), Err(NoRegistry));
     }
 
     #[test]

@@ -325,7 +325,7 @@ impl<'a> Assets<'a> {
 
     /// The image of a packed program on the base, which is asked for once and then known.
     async fn image(&self, asset: &AssetEntry, packed: &Packed, architecture: Architecture) -> Result<Image> {
-        let base = public_registry().base(&self.store, image::BASE, architecture).await?;
+        let base = public_registry().base(&self.store, &base_name()?, architecture).await?;
         let layer = packed.described();
         Ok(image::image(&asset.package, &layer, &base.manifest, &base.config, architecture)?)
     }
@@ -347,7 +347,8 @@ impl<'a> Assets<'a> {
         let bytes =
             tokio::fs::read(&file).await.with_context(|| format!("cannot read {}", file.display()))?;
         self.reporter.progress(LIVE, &format!("{}  pushing {:.1} MB", asset.name, megabytes(packed.bytes)));
-        let from = (&public_registry(), image::BASE);
+        let name = base_name()?;
+        let from = (&public_registry(), name.as_str());
         let pushed = registry.push(&repository, &image, (&packed.described(), bytes), from).await?;
         let uri = format!("{repository}@{}", image.digest);
         if !pushed.whole {
@@ -420,6 +421,11 @@ fn megabytes(bytes: u64) -> f64 {
 fn now() -> DateTime {
     DateTime::from(SystemTime::now())
 }
+/// The base's whole name, as this machine is told.
+fn base_name() -> Result<String> {
+    Ok(image::base_name(std::env::var(image::BASE_REGISTRY).ok().as_deref())?)
+}
+
 /// What a function's parameters take of where it lies.
 fn fields(bucket: &Bucket, key: String) -> Fields {
     BTreeMap::from([("s3_bucket".to_owned(), bucket.name().to_owned()), ("s3_key".to_owned(), key)])
