@@ -3,9 +3,11 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
-use clap::Parser;
 
-use crate::deploy::{self, DeployArgs};
+use crate::{
+    consent::Consent,
+    deploy::{self, DeployArgs},
+};
 
 /// The stack with the bucket of artifacts and the roles of the pipeline and of CloudFormation.
 const STACK: &str = "delivery";
@@ -24,30 +26,13 @@ pub(crate) struct BootstrapArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
     env: String,
-    /// Do not ask (not for prod).
-    #[arg(long)]
-    yes: bool,
-    /// Do not ask: the environment is named here.
-    #[arg(long, value_name = "ENVIRONMENT")]
-    confirm: Option<String>,
-}
-
-/// The deployment's arguments, read as its own command would.
-#[derive(Parser)]
-struct Deploy {
     #[command(flatten)]
-    arguments: DeployArgs,
+    consent: Consent,
 }
 
 pub(crate) fn run(arguments: &BootstrapArgs, root: &Path) -> Result<ExitCode> {
-    let mut line = vec!["deploy", "--env", &arguments.env, "--stack", STACK];
-    if arguments.yes {
-        line.push("--yes");
-    }
-    if let Some(environment) = &arguments.confirm {
-        line.extend(["--confirm", environment]);
-    }
-    let code = deploy::deploy(&Deploy::try_parse_from(line)?.arguments, root)?;
+    let deployment = DeployArgs::of_stack(&arguments.env, STACK, arguments.consent.clone());
+    let code = deploy::deploy(&deployment, root)?;
     if code != ExitCode::SUCCESS {
         return Ok(code);
     }

@@ -10,10 +10,15 @@ use anyhow::{Context, Result};
 use platform::{Environment, Provider};
 
 use crate::{
-    check, cross,
+    check,
+    consent::Consent,
+    cross,
     programs::{ask_local, build_with, local_root, run_to_end, target_directory},
     synth,
 };
+
+/// How many stacks are worked on at a time, unless told otherwise.
+const CONCURRENCY: u8 = 4;
 
 /// Build, render, check and deploy an environment, and wait until it works.
 ///
@@ -44,7 +49,7 @@ pub(crate) struct DeployArgs {
     #[arg(long)]
     plan: bool,
     /// How many stacks are worked on at a time.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = clap::value_parser!(u8).range(1..))]
     concurrency: u8,
     /// Which changes want a yes: never, broadening (what puts data at risk, replaces, deletes or allows more) or any.
     ///
@@ -55,15 +60,28 @@ pub(crate) struct DeployArgs {
     /// Delete stacks of the environment that left the manifest; without it they are left alone.
     #[arg(long)]
     prune: bool,
-    /// Do not ask (not for prod).
-    #[arg(long)]
-    yes: bool,
-    /// Do not ask: the environment is named here.
-    #[arg(long, value_name = "ENVIRONMENT")]
-    confirm: Option<String>,
+    #[command(flatten)]
+    consent: Consent,
     /// JSON lines instead of text.
     #[arg(long)]
     json: bool,
+}
+
+impl DeployArgs {
+    /// One stack of an environment, with everything else as it is by default.
+    pub(crate) fn of_stack(environment: &str, stack: &str, consent: Consent) -> Self {
+        Self {
+            env: environment.to_owned(),
+            stacks: vec![stack.to_owned()],
+            stacks_only: false,
+            plan: false,
+            concurrency: CONCURRENCY,
+            require_approval: None,
+            prune: false,
+            consent,
+            json: false,
+        }
+    }
 }
 
 /// Take a stack back whose update failed and whose rollback failed as well.
@@ -84,12 +102,8 @@ pub(crate) struct RollbackArgs {
     /// Leave this resource as it is, by logical id.
     #[arg(long = "skip-resource", value_name = "LOGICAL_ID")]
     skip: Vec<String>,
-    /// Do not ask (not for prod).
-    #[arg(long)]
-    yes: bool,
-    /// Do not ask: the environment is named here.
-    #[arg(long, value_name = "ENVIRONMENT")]
-    confirm: Option<String>,
+    #[command(flatten)]
+    consent: Consent,
     /// JSON lines instead of text.
     #[arg(long)]
     json: bool,
@@ -107,12 +121,8 @@ pub(crate) struct UnlockArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
     env: String,
-    /// Do not ask (not for prod).
-    #[arg(long)]
-    yes: bool,
-    /// Do not ask: the environment is named here.
-    #[arg(long, value_name = "ENVIRONMENT")]
-    confirm: Option<String>,
+    #[command(flatten)]
+    consent: Consent,
     /// JSON lines instead of text.
     #[arg(long)]
     json: bool,
@@ -131,12 +141,8 @@ pub(crate) struct TeardownArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
     env: String,
-    /// Do not ask (not for prod).
-    #[arg(long)]
-    yes: bool,
-    /// Do not ask: the environment is named here.
-    #[arg(long, value_name = "ENVIRONMENT")]
-    confirm: Option<String>,
+    #[command(flatten)]
+    consent: Consent,
     /// JSON lines instead of text.
     #[arg(long)]
     json: bool,
@@ -230,15 +236,6 @@ impl Target {
     }
 }
 
-pub(crate) fn consent(command: &mut Command, yes: bool, confirm: Option<&str>) {
-    if yes {
-        command.arg("--yes");
-    }
-    if let Some(environment) = confirm {
-        command.args(["--confirm", environment]);
-    }
-}
-
 pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     // What is wrong with the environment is said before anything is built.
     let assembly = synth::synth(root, &arguments.env, 1)?;
@@ -276,7 +273,7 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     };
     let mut command = target.engine(root, endpoint_url.as_deref(), arguments.json);
     command.arg("deploy").arg("--binaries").arg(&binaries);
-    consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    arguments.consent.pass(&mut command);
     if arguments.stacks_only {
         command.arg("--stacks-only");
     }
@@ -330,7 +327,7 @@ pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode
     let target = Target::new(root, &arguments.env)?;
     let mut command = target.engine(root, target.endpoint_url(root).as_deref(), arguments.json);
     command.arg("teardown");
-    consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    arguments.consent.pass(&mut command);
     run_to_end(&mut command)
 }
 
@@ -340,14 +337,14 @@ pub(crate) fn rollback(arguments: &RollbackArgs, root: &Path) -> Result<ExitCode
     for resource in &arguments.skip {
         command.args(["--skip-resource", resource]);
     }
-    consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    arguments.consent.pass(&mut command);
     run_to_end(&mut command)
 }
 
 pub(crate) fn unlock(arguments: &UnlockArgs, root: &Path) -> Result<ExitCode> {
     let mut command = reading(root, &arguments.env, arguments.json)?;
     command.arg("unlock");
-    consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    arguments.consent.pass(&mut command);
     run_to_end(&mut command)
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::Result;
 
-use crate::deploy;
+use crate::{consent::Consent, deploy};
 
 /// List published and packed files that nobody needs any more, and delete them.
 ///
@@ -28,12 +28,8 @@ pub(crate) struct GcArgs {
     /// List, and delete nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask (not for prod).
-    #[arg(long)]
-    yes: bool,
-    /// Do not ask: the environment is named here.
-    #[arg(long, value_name = "ENVIRONMENT")]
-    confirm: Option<String>,
+    #[command(flatten)]
+    consent: Consent,
     /// JSON lines instead of text.
     #[arg(long)]
     json: bool,
@@ -45,6 +41,6 @@ pub(crate) fn run(arguments: &GcArgs, root: &Path) -> Result<ExitCode> {
     if arguments.dry_run {
         command.arg("--dry-run");
     }
-    deploy::consent(&mut command, arguments.yes, arguments.confirm.as_deref());
+    arguments.consent.pass(&mut command);
     crate::programs::run_to_end(&mut command)
 }

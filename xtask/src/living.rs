@@ -7,10 +7,7 @@ use anyhow::{Context, Result, bail};
 use platform::Environment;
 use serde_json::Value as Json;
 
-use crate::{
-    deploy::{consent, reading},
-    programs::run_to_end,
-};
+use crate::{consent::Consent, deploy::reading, programs::run_to_end};
 
 /// What somebody changed behind CloudFormation's back.
 ///
@@ -113,17 +110,6 @@ pub(crate) struct MoveArgs {
     consent: Consent,
 }
 
-/// How a change is agreed to.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Consent {
-    /// Do not ask (not for prod).
-    #[arg(long)]
-    yes: bool,
-    /// Do not ask: the environment is named here.
-    #[arg(long, value_name = "ENVIRONMENT")]
-    confirm: Option<String>,
-}
-
 pub(crate) fn drift(arguments: &DriftArgs, root: &Path) -> Result<ExitCode> {
     let mut more = vec!["drift"];
     for stack in &arguments.stacks {
@@ -182,10 +168,10 @@ fn claim(template: &Json, text: &str) -> Result<String> {
     }
 }
 
-fn run(root: &Path, environment: &str, agreed: &Consent, json: bool, more: &[&str]) -> Result<ExitCode> {
+fn run(root: &Path, environment: &str, consent: &Consent, json: bool, more: &[&str]) -> Result<ExitCode> {
     let mut command = reading(root, environment, json)?;
     command.arg("living");
-    consent(&mut command, agreed.yes, agreed.confirm.as_deref());
+    consent.pass(&mut command);
     run_to_end(command.args(more))
 }
 

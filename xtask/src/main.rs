@@ -8,6 +8,7 @@ mod build;
 mod capacity;
 mod check;
 mod codegen;
+mod consent;
 mod cost;
 mod cross;
 mod demo;
