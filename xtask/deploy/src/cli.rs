@@ -1,0 +1,167 @@
+//! What can be asked of the engine on its command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use deploy_engine::{approval::Policy, gc, living};
+
+/// Deploys an assembly through CloudFormation, and shows and removes what is deployed.
+#[derive(Parser)]
+#[command(name = "deploy-engine")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args)]
+pub(crate) struct Common {
+    /// The assembly's directory.
+    #[arg(long, global = true, default_value = "target/assembly/local")]
+    pub(crate) assembly: PathBuf,
+    /// Where the AWS APIs are, instead of AWS.
+    #[arg(long, global = true)]
+    pub(crate) endpoint_url: Option<String>,
+    /// The local environment's program, for the local provider.
+    #[arg(long, global = true)]
+    pub(crate) local_environment: Option<PathBuf>,
+    /// The local environment's directory.
+    #[arg(long, global = true, default_value = "target/local")]
+    pub(crate) local_root: PathBuf,
+    /// Where packed functions are kept.
+    #[arg(long, global = true, default_value = "target/assets")]
+    pub(crate) assets: PathBuf,
+    /// JSON instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Consent {
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Do not ask: the environment is named here.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub(crate) confirm: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Deploy.
+    Deploy(DeployArguments),
+    /// Pack assets and say what came of it; talks to nobody.
+    Pack {
+        /// Where the binaries are, each by its package's name.
+        #[arg(long, default_value = "target/debug")]
+        binaries: PathBuf,
+        /// These assets alone.
+        names: Vec<String>,
+    },
+    /// List what is published or packed and needed by nobody, and delete it.
+    Gc {
+        #[command(flatten)]
+        consent: Consent,
+        /// How long ago it must have been written, such as 7d.
+        #[arg(long, default_value = "7d", value_parser = gc::duration)]
+        older_than: Duration,
+        /// Delete nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take a stack back whose update failed and whose rollback failed as well.
+    Rollback {
+        #[command(flatten)]
+        consent: Consent,
+        /// The stack, by id.
+        #[arg(long)]
+        stack: String,
+        /// Leave this resource as it is, by logical id.
+        #[arg(long = "skip-resource")]
+        skip: Vec<String>,
+    },
+    /// Free an environment whose lock is held by a run that is dead.
+    Unlock {
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Take down.
+    Teardown {
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// The stacks' outputs.
+    Outputs,
+    /// What is deployed and how it does.
+    Status,
+    /// Write what is deployed to a directory of the form of an assembly's.
+    Templates {
+        /// The directory.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// What exists: drift, import, orphan, move.
+    Living {
+        #[command(flatten)]
+        consent: Consent,
+        #[command(subcommand)]
+        command: living::command::Command,
+    },
+    /// A token for an EKS cluster, as `kubectl` and `helm` read it from a program.
+    #[command(hide = true)]
+    KubernetesToken {
+        /// The cluster's name.
+        #[arg(long)]
+        cluster: String,
+        /// Its region.
+        #[arg(long)]
+        region: String,
+    },
+    /// The logs of a system's workloads.
+    Logs {
+        /// The system.
+        system: String,
+        /// Go on as they grow.
+        #[arg(long)]
+        follow: bool,
+    },
+}
+
+/// How a deployment is asked for.
+#[derive(Args)]
+pub(crate) struct DeployArguments {
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+    /// These stacks alone.
+    #[arg(long = "stack")]
+    pub(crate) stacks: Vec<String>,
+    /// Stacks without workloads.
+    #[arg(long)]
+    pub(crate) stacks_only: bool,
+    /// Print the waves with the reason of each step, and touch nothing.
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// How many stacks are worked on at a time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) concurrency: u8,
+    /// Which changes want a yes; by default those that are called out where data is kept, and none elsewhere.
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) require_approval: Option<Policy>,
+    /// Delete stacks of the environment that left the manifest.
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Where the workers' binaries are.
+    #[arg(long, default_value = "target/debug")]
+    pub(crate) binaries: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,64 @@
+//! `deploy`.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use deploy_engine::{
+    approval::Policy,
+    assets::Assets,
+    deploy::Deployment,
+    execute::Underway,
+    plan::{Asked, render},
+};
+
+use crate::{cli::DeployArguments, engine::Engine};
+
+/// Deploys, or prints the plan.
+///
+/// # Errors
+///
+/// What failed first, where and why.
+pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<ExitCode> {
+    let Engine { manifest, reporter, clients, common, .. } = engine;
+    let DeployArguments {
+        consent,
+        stacks,
+        stacks_only,
+        plan,
+        concurrency,
+        require_approval,
+        prune,
+        binaries,
+    } = arguments;
+    let assets = Assets::new(manifest, engine.places(binaries.clone()), reporter, stacks.clone())?;
+    let deployment = Deployment {
+        assembly: &common.assembly,
+        manifest,
+        stacks: &clients.stacks,
+        kafka: &clients.kafka,
+        functions: &clients.functions,
+        assets: &assets,
+        local: engine.local.as_ref().filter(|_| !stacks_only),
+        binaries,
+        reporter,
+        asked: Asked { only: stacks, prune },
+        concurrency: usize::from(concurrency),
+        approval: require_approval.unwrap_or_else(|| Policy::of(manifest)),
+        underway: Underway::default(),
+    };
+    if plan {
+        let plan = deployment.plan().await?;
+        let json = serde_json::to_value(&plan)?;
+        reporter.result(render(&plan, &manifest.environment).trim_end(), &json);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !engine.is_local() && !stacks_only && !manifest.workloads.is_empty() {
+        bail!(
+            "workloads cannot be deployed to EKS yet: images are not pushed and manifests not applied. Nothing was touched. `--stacks-only` deploys the stacks of {} without them",
+            manifest.environment
+        );
+    }
+    engine.agree(&consent, "deploy")?;
+    let work = async { deployment.run().await.map(|()| ExitCode::SUCCESS) };
+    engine.under_lock("deploy", work, async || deployment.interrupted().await).await
+}

@@ -1,0 +1,9 @@
+//! The commands, a module each.
+
+pub(crate) mod deploy;
+pub(crate) mod gc;
+pub(crate) mod logs;
+pub(crate) mod outputs;
+pub(crate) mod rollback;
+pub(crate) mod teardown;
+pub(crate) mod token;
