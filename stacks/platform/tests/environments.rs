@@ -297,6 +297,9 @@ fn a_wrong_environment_is_refused_with_file_line_key_and_the_nearest_right_one()
         ("write_seconds = 0.2", "write_seconds = 0", "ledger.write_seconds: 0 is not 0.001 to 60"),
         ("batch_window_seconds = 1", "batch_window_seconds = 1.5", "neither at most 0.5 nor whole seconds"),
         ("chunk_concurrency = 2", "chunk_concurrency = 3", "pool_limit is 2"),
+        ("pressure_period_seconds = 60", "pressure_period_seconds = 45", "none of CloudWatch's periods"),
+        ("pressure_period_seconds = 60", "pressure_period_seconds = 10", "RDS tells its metrics each minute"),
+        ("mode_hold_seconds = 60", "mode_hold_seconds = 0", "ledger.mode_hold_seconds: 0 is not 1 to"),
         ("fan_out = 2", "fan_out = 6", "lessons.fan_out: 6 is not 1 to 5"),
         ("peak_records_per_second = 62.5", "peak_records_per_second = 6", "less than the average"),
         (

@@ -7,6 +7,9 @@ use super::{Database, Environment, Ledger, Lessons, Provider, ScalingTarget, Tag
 /// A rate over less may have but one sample in it.
 const RATE_WINDOW_MIN_SECONDS: u32 = 180;
 
+/// RDS tells its metrics each minute: within less there is none, or one that is already known.
+const PRESSURE_PERIOD_MIN_SECONDS: u32 = 60;
+
 /// What is wrong: the dotted key, and why.
 type Complaint = (&'static str, String);
 
@@ -163,6 +166,8 @@ fn ledger(ledger: &Ledger) -> Vec<Bounded> {
         ("ledger.pool_limit", f64::from(ledger.pool_limit), 1.0, 64.0),
         ("ledger.record_bytes", f64::from(ledger.record_bytes), 1.0, 1e6),
         ("ledger.retention_hours", f64::from(ledger.retention_hours), 1.0, 8760.0),
+        ("ledger.pressure_period_seconds", f64::from(ledger.pressure_period_seconds), 10.0, 3600.0),
+        ("ledger.mode_hold_seconds", f64::from(ledger.mode_hold_seconds), 1.0, 3600.0),
     ];
     optional(
         &mut numbers,
@@ -292,6 +297,17 @@ fn database(database: &Database) -> Option<Complaint> {
     None
 }
 
+fn pressure_period(seconds: u32, provider: Provider) -> Option<String> {
+    if ![10, 30].contains(&seconds) && !seconds.is_multiple_of(60) {
+        return Some(format!("{seconds} is none of CloudWatch's periods: 10, 30 or a multiple of 60"));
+    }
+    (provider == Provider::Aws && seconds < PRESSURE_PERIOD_MIN_SECONDS).then(|| {
+        format!(
+            "{seconds} is less than {PRESSURE_PERIOD_MIN_SECONDS}: RDS tells its metrics each minute, and most periods would be empty"
+        )
+    })
+}
+
 /// What values of one service level must not say together.
 fn levels(environment: &Environment) -> Option<Complaint> {
     let Environment { trades, ledger, lessons, .. } = environment;
@@ -330,6 +346,9 @@ fn levels(environment: &Environment) -> Option<Complaint> {
                 ledger.chunk_concurrency, ledger.pool_limit
             ),
         ));
+    }
+    if let Some(why) = pressure_period(ledger.pressure_period_seconds, environment.provider) {
+        return Some(("ledger.pressure_period_seconds", why));
     }
     if lessons.peak_records_per_second < lessons.records_per_second {
         return Some((

@@ -101,6 +101,10 @@ pub struct Ledger {
     pub record_bytes: u32,
     /// Hours that records are kept.
     pub retention_hours: u32,
+    /// The period of the alarms that make the mode, in seconds. On AWS at least 60: RDS tells its metrics each minute.
+    pub pressure_period_seconds: u32,
+    /// How long those alarms must be calm before the mode steps down, in seconds.
+    pub mode_hold_seconds: u32,
     /// Derived figures that are set here instead.
     #[serde(default, rename = "override")]
     pub overrides: LedgerOverride,
