@@ -52,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lessons-shard-scaler", &["worker-contract", "worker-kit"]),
     ("tag-store", &[]),
     ("tag-worker", &["tag-store", "worker-contract", "worker-kit"]),
+    ("tag-load", &["tag-store", "tag-worker", "worker-contract", "worker-kit"]),
     ("local-environment", &["capacity"]),
     ("deploy-engine", &["cfn", "cfn-resources"]),
     ("xtask", &["capacity", "cfn", "cfn-resources", "platform", "worker-contract"]),

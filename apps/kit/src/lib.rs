@@ -14,6 +14,7 @@ pub mod function;
 pub mod kafka;
 pub mod kafka_event;
 pub mod lanes;
+pub mod load;
 pub mod processing;
 pub mod redrive;
 pub mod retry;

@@ -15,9 +15,8 @@ use constructs::{
 };
 use serde_json::json;
 use worker_contract::{
-    KafkaAuthentication, KafkaConfiguration,
-    tags::{CACHE_ACCESS, CacheAuthentication, WorkerConfiguration},
-    trades::METRICS_ADDRESS_DEFAULT,
+    CacheAuthentication, CacheConfiguration, KafkaAuthentication, KafkaConfiguration, cache::CACHE_ACCESS,
+    tags::WorkerConfiguration, trades::METRICS_ADDRESS_DEFAULT,
 };
 
 use crate::{
@@ -165,8 +164,10 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
         topic: TOPIC.to_owned(),
         dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
         consumer_group: CONSUMER_GROUP.to_owned(),
-        cache_endpoint: "${{ cache_host }}".to_owned(),
-        cache_authentication,
+        cache: CacheConfiguration {
+            endpoint: "${{ cache_host }}".to_owned(),
+            authentication: cache_authentication,
+        },
         batch_size: 500,
         batch_timeout_seconds: 0.005,
         batches_in_flight: 8,

@@ -14,7 +14,8 @@ use platform::{Environment, render};
 use serde::Deserialize;
 use serde_json::json;
 use worker_contract::{
-    tags::{CacheAuthentication, WorkerConfiguration},
+    CacheAuthentication,
+    tags::WorkerConfiguration,
     trades::{ConsumerConfiguration, ProducerConfiguration},
 };
 
@@ -239,7 +240,7 @@ fn manifests_are_yaml_and_give_the_workers_what_they_read() {
             } else if path.contains("tag-worker") {
                 let read = WorkerConfiguration::from_environment(variable).unwrap();
                 assert_eq!(read.expiry_seconds, environment(name).tags.expiry_seconds);
-                let by_iam = matches!(read.cache_authentication, CacheAuthentication::MemoryDbIam { .. });
+                let by_iam = matches!(read.cache.authentication, CacheAuthentication::MemoryDbIam { .. });
                 assert_eq!(by_iam, name != "local", "{name}");
             } else {
                 let read = ProducerConfiguration::from_environment(variable).unwrap();

@@ -4,17 +4,12 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use aws_config::BehaviorVersion;
-use tag_store::{
-    connection::{Credentials, Endpoint, Store},
-    writer::Writer,
-};
+use tag_store::writer::Writer;
 use tag_worker::{
-    token::{self, TokenRequest},
+    cache,
     worker::{TagWriter, bounds, machine_time_ms, settings},
 };
-use tokio_util::sync::CancellationToken;
-use worker_contract::tags::{CacheAuthentication, WorkerConfiguration};
+use worker_contract::tags::WorkerConfiguration;
 use worker_kit::{
     consumer::{self, ConsumerMetrics},
     dead_letters::DeadLetterTopic,
@@ -24,13 +19,6 @@ use worker_kit::{
 
 /// How long the end waits for dead letters that are not acknowledged yet.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often the cache is connected to anew, with a new token: sooner than a token ends, so that a node that comes at
-/// any time takes the one that is there.
-const RENEW_EVERY: Duration = Duration::from_secs(600);
-
-/// How soon that is tried again when it failed.
-const RENEW_AGAIN: Duration = Duration::from_secs(15);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -56,13 +44,13 @@ async fn run() -> Result<()> {
         stop.clone(),
     )
     .await?;
-    let store = connect(&configuration, &stop).await?;
+    let store = cache::connect(&configuration.cache, &stop).await?;
     let client_id = std::env::var("POD_NAME").unwrap_or_else(|_| "tag-worker".to_owned());
     tracing::info!(
         %address,
         topic = configuration.topic,
         group = configuration.consumer_group,
-        cache = configuration.cache_endpoint,
+        cache = configuration.cache.endpoint,
         batches_in_flight = configuration.batches_in_flight,
         "consuming"
     );
@@ -91,40 +79,4 @@ async fn run() -> Result<()> {
     );
     ended?;
     Ok(flushed?)
-}
-
-/// Connects to the cache, and sees to it that the connections are made anew before their token ends.
-async fn connect(configuration: &WorkerConfiguration, stop: &CancellationToken) -> Result<Store> {
-    let (host, port) = configuration.cache_address();
-    let place = format!("the cache at {}", configuration.cache_endpoint);
-    let endpoint = |tls| Endpoint { host: host.to_owned(), port, tls };
-    let CacheAuthentication::MemoryDbIam { region, cluster, user } =
-        configuration.cache_authentication.clone()
-    else {
-        return Store::connect(endpoint(false), None).await.with_context(|| place);
-    };
-    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
-    let sign = async move || -> Result<Credentials> {
-        let request = TokenRequest { region: &region, cluster: &cluster, user: &user };
-        token::credentials(&aws, &request, std::time::SystemTime::now()).await
-    };
-    let store = Store::connect(endpoint(true), Some(sign().await?)).await.with_context(|| place)?;
-    let (renewed, stop) = (store.clone(), stop.clone());
-    tokio::spawn(async move {
-        let mut wait = RENEW_EVERY;
-        while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-            let outcome = match sign().await {
-                Ok(credentials) => renewed.renew(Some(credentials)).await.map_err(Into::into),
-                Err(error) => Err(error),
-            };
-            wait = match outcome {
-                Ok(()) => RENEW_EVERY,
-                Err(error) => {
-                    tracing::warn!("the connection to the cache was not renewed: {error:#}");
-                    RENEW_AGAIN
-                }
-            };
-        }
-    });
-    Ok(store)
 }

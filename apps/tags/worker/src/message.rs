@@ -1,6 +1,6 @@
 //! A message of the topic: a change of one object.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tag_store::{Channel, Position, Update};
 use worker_kit::{batch::Record, dead_letters::Rejection};
 
@@ -28,24 +28,33 @@ pub struct TagChange {
     pub update: Update,
 }
 
-#[derive(Deserialize)]
-struct Message {
-    identifier: Identifier,
+/// A message as it stands in a record's value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Which object.
+    pub identifier: Identifier,
+    /// Whether it is gone.
     #[serde(default)]
-    deleted: bool,
-    /// Seconds; 0 for what the system gives.
+    pub deleted: bool,
+    /// How long it lives if nobody changes it, in seconds; 0 for what the workers give.
     #[serde(default)]
-    lifetime: u64,
+    pub lifetime: u64,
+    /// What it is now.
     #[serde(default)]
-    data: String,
+    pub data: String,
 }
 
-#[derive(Deserialize)]
-struct Identifier {
-    app_id: String,
-    tag: String,
-    scope: String,
-    name: String,
+/// Which object a message is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identifier {
+    /// The application.
+    pub app_id: String,
+    /// The channel or room in it.
+    pub tag: String,
+    /// `system` or `application`.
+    pub scope: String,
+    /// The object's name in the channel.
+    pub name: String,
 }
 
 /// Reads a message: `{"identifier": {"app_id", "tag", "scope", "name"}, "deleted", "lifetime", "data"}`. `now_ms`

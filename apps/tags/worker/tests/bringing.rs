@@ -6,20 +6,15 @@
 // The broker and the consumers are those of the trades' tests.
 #[path = "../../../trades/consumer/tests/support/mod.rs"]
 mod support;
+#[path = "support/valkey.rs"]
+mod valkey;
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 use support::{Broker, Running, eventually, header};
 use tag_store::{
     Channel,
-    connection::{Endpoint, Store},
     reader::{Following, Reader},
     writer::Writer,
 };
@@ -27,59 +22,11 @@ use tag_worker::{
     message::Bounds,
     worker::{TagWriter, machine_time_ms},
 };
+use valkey::Valkey;
 
 const CHANNELS: usize = 20;
 const OBJECTS: usize = 5;
 const CHANGES: usize = 3000;
-
-struct Valkey {
-    process: Child,
-    _directory: tempfile::TempDir,
-    endpoint: Endpoint,
-}
-
-impl Drop for Valkey {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Valkey {
-    fn start() -> Self {
-        let built =
-            std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("local-environment");
-        let program = std::env::var_os("FLOODGATE_LOCAL_ENVIRONMENT").map_or(built, PathBuf::from);
-        let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/local"),
-            PathBuf::from,
-        );
-        let directory = tempfile::tempdir().unwrap();
-        let mut process = Command::new(program)
-            .arg("--root")
-            .arg(directory.path().join("local"))
-            .arg("--parts")
-            .arg(parts)
-            .args(["valkey", "--shards", "2", "--directory"])
-            .arg(directory.path().join("valkey"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let told: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let endpoint = Endpoint {
-            host: told["host"].as_str().unwrap().to_owned(),
-            port: u16::try_from(told["port"].as_u64().unwrap()).unwrap(),
-            tls: false,
-        };
-        Self { process, _directory: directory, endpoint }
-    }
-
-    async fn store(&self) -> Store {
-        Store::connect(self.endpoint.clone(), None).await.unwrap()
-    }
-}
 
 fn channel(number: usize) -> Channel {
     Channel { app_id: "app".to_owned(), tag: format!("room-{number}"), scope: "application".to_owned() }

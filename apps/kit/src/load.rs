@@ -1,0 +1,259 @@
+//! Load: records on a schedule that does not wait for anybody, and the count of what became of them. Where the brokers
+//! or the machine are too slow, that shows as what was not sent.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext,
+    client::OAuthToken,
+    config::FromClientConfigAndContext,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+};
+use tokio_util::sync::CancellationToken;
+use worker_contract::KafkaConfiguration;
+
+use crate::{
+    kafka::{TokenSource, producer_config},
+    schedule::Schedule,
+};
+
+/// How often is told how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// What became of records so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All in-sync replicas have them.
+    pub acknowledged: u64,
+    /// The client gave them up; nobody knows whether the brokers have them.
+    pub failed: u64,
+    /// They were not sent, because too many waited.
+    pub refused: u64,
+}
+
+impl Counts {
+    /// Those that are not known to be there.
+    #[must_use]
+    pub fn not_taken(self) -> u64 {
+        self.failed + self.refused
+    }
+}
+
+#[derive(Default)]
+struct Counters {
+    acknowledged: AtomicU64,
+    failed: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Hears of each acknowledged record, by what it was sent with.
+type Heard<T> = Box<dyn Fn(&T) + Send + Sync>;
+
+struct Deliveries<T> {
+    counters: Arc<Counters>,
+    heard: Heard<T>,
+    tokens: TokenSource,
+}
+
+impl<T: Send + Sync + 'static> ClientContext for Deliveries<T> {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka client");
+    }
+
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.tokens.token()
+    }
+}
+
+impl<T: Send + Sync + 'static> ProducerContext for Deliveries<T> {
+    type DeliveryOpaque = Box<T>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sent_with: Box<T>) {
+        if result.is_ok() {
+            self.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
+            (self.heard)(&sent_with);
+        } else {
+            self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Sends and counts. Each record is sent with something of the sender's own, which is told again when the brokers have
+/// the record.
+pub struct LoadProducer<T: Send + Sync + 'static> {
+    producer: ThreadedProducer<Deliveries<T>>,
+    counters: Arc<Counters>,
+}
+
+impl<T: Send + Sync + 'static> LoadProducer<T> {
+    /// For a cluster. Called inside a runtime, which signs the tokens; `heard` is called by the client's own thread.
+    ///
+    /// # Errors
+    ///
+    /// When the client refuses its settings.
+    pub fn new(
+        kafka: &KafkaConfiguration,
+        client_id: &str,
+        heard: impl Fn(&T) + Send + Sync + 'static,
+    ) -> KafkaResult<Self> {
+        let counters = Arc::new(Counters::default());
+        let context = Deliveries {
+            counters: counters.clone(),
+            heard: Box::new(heard),
+            tokens: TokenSource::new(kafka, tokio::runtime::Handle::current()),
+        };
+        let producer =
+            ThreadedProducer::from_config_and_context(&producer_config(kafka, client_id), context)?;
+        Ok(Self { producer, counters })
+    }
+
+    /// Hands a record to the client. Where too many wait already it is refused, counted, and no error.
+    ///
+    /// # Errors
+    ///
+    /// When the client does not take the record for another reason.
+    pub fn send(&self, topic: &str, key: Option<&[u8]>, payload: &[u8], sent_with: T) -> KafkaResult<()> {
+        let mut record: BaseRecord<'_, [u8], [u8], Box<T>> =
+            BaseRecord::with_opaque_to(topic, Box::new(sent_with)).payload(payload);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        match self.producer.send(record) {
+            Ok(()) => Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err((error, _)) => Err(error),
+        }
+    }
+
+    /// What became of the records so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            acknowledged: read(&self.counters.acknowledged),
+            failed: read(&self.counters.failed),
+            refused: read(&self.counters.refused),
+        }
+    }
+
+    /// Waits for what is not acknowledged yet, for so long. What still waits then counts as failed.
+    pub async fn finish(self, timeout: Duration) -> Counts {
+        // A runtime that ends while this waits loses the counts as well.
+        let waited = tokio::task::spawn_blocking(move || {
+            let flushed = self.producer.flush(timeout);
+            let waiting = u64::try_from(self.producer.in_flight_count()).unwrap_or(0);
+            if let Err(error) = flushed {
+                tracing::error!(%error, waiting, "not all records were acknowledged in time");
+            }
+            let counts = self.counts();
+            Counts { failed: counts.failed + waiting, ..counts }
+        });
+        waited.await.unwrap_or_default()
+    }
+}
+
+/// How far a load is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pace {
+    /// Times that something was made.
+    pub made: u64,
+    /// Since the beginning.
+    pub seconds: f64,
+}
+
+impl Pace {
+    /// Times a second, so far.
+    #[must_use]
+    pub fn per_second(self) -> f64 {
+        if self.seconds > 0.0 { self.made as f64 / self.seconds } else { 0.0 }
+    }
+}
+
+/// Calls `make` at a rate, `rate` times a second, until the period is over or `stop` is cancelled, and `tell` every five
+/// seconds. It does not wait for what it makes; what it was late with for more than a second it leaves out.
+///
+/// # Errors
+///
+/// The first of `make`.
+pub async fn at_rate<E>(
+    rate: f64,
+    period: Duration,
+    stop: &CancellationToken,
+    mut make: impl FnMut() -> Result<(), E>,
+    tell: impl Fn(Pace),
+) -> Result<Pace, E> {
+    let begun = Instant::now();
+    let end = begun + period;
+    // What is due at the end itself is no longer within the period.
+    let last = end - Duration::from_nanos(1);
+    let mut schedule = Schedule::new(rate, begun);
+    let (mut made, mut told) = (0, begun);
+    let pace = |made| Pace { made, seconds: begun.elapsed().as_secs_f64() };
+    while let Some(due) = schedule.next().filter(|due| *due < end) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep_until(due.into()) => {}
+        }
+        let now = Instant::now().min(last);
+        while schedule.take(now) {
+            make()?;
+            made += 1;
+        }
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            tell(pace(made));
+        }
+    }
+    Ok(pace(made))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn made(rate: f64, period: Duration, stop: &CancellationToken) -> u64 {
+        at_rate(rate, period, stop, || Ok::<(), ()>(()), |_| ()).await.expect("making does not fail").made
+    }
+
+    #[tokio::test]
+    async fn a_period_has_as_many_as_the_rate_says_however_the_machine_stalls() {
+        let stop = CancellationToken::new();
+        for (rate, period_ms, expected) in [(1000.0, 300, 300), (7.0, 500, 4), (0.5, 100, 1)] {
+            let count = made(rate, Duration::from_millis(period_ms), &stop).await;
+            // The interval is a whole number of nanoseconds: one more may fit in.
+            assert!((expected..=expected + 1).contains(&count), "{count} of {expected} at {rate}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_it_and_an_error_does() {
+        let stop = CancellationToken::new();
+        let stopped = at_rate(
+            100.0,
+            Duration::from_secs(3600),
+            &stop,
+            || {
+                stop.cancel();
+                Ok::<(), ()>(())
+            },
+            |_| (),
+        );
+        assert!(stopped.await.expect("stopped").made < 100);
+        let unstopped = CancellationToken::new();
+        let failed = at_rate(100.0, Duration::from_secs(3600), &unstopped, || Err("full"), |_| ());
+        assert_eq!(failed.await.expect_err("it fails"), "full");
+    }
+}
