@@ -240,7 +240,7 @@ async fn the_workers_access_is_enough_and_no_more() {
         let mut connection = node.get_multiplexed_async_connection().await.unwrap();
         let mut command = redis::cmd("ACL");
         command.arg("SETUSER").arg("worker").arg("on").arg(">the-password");
-        for rule in worker_contract::tags::CACHE_ACCESS.split(' ') {
+        for rule in worker_contract::cache::CACHE_ACCESS.split(' ') {
             command.arg(rule);
         }
         let () = command.query_async(&mut connection).await.unwrap();
