@@ -4,9 +4,22 @@ use std::collections::BTreeMap;
 
 use cfn::{App, ClusterManifest, DeployValue, HelmRelease, Lookup};
 use constructs::{kafka::EXPORTER_PORTS, network::as_text};
+use k8s_openapi::api::{
+    core::v1::{TopologySelectorLabelRequirement, TopologySelectorTerm},
+    storage::v1::StorageClass,
+};
 use serde_json::json;
 
-use crate::{RenderError, kafka::Kafka, sizes::Sizes, template::fill};
+use crate::{
+    RenderError,
+    kafka::Kafka,
+    kubernetes::{
+        Manifest, metadata, pairs,
+        prometheus_operator::{RelabelAction, Relabeling, ScrapeConfig, ScrapeConfigSpec, StaticConfig},
+    },
+    sizes::Sizes,
+    template::fill,
+};
 
 /// The release of Prometheus, whose kinds (ServiceMonitor, PrometheusRule...) the manifests of monitoring use.
 pub const PROMETHEUS: &str = "kube-prometheus-stack";
@@ -48,10 +61,9 @@ const JMX_SERIES: &str = "kafka_server_BrokerTopicMetrics_Count|kafka_consumer_g
 ///
 /// When a template is wrong.
 pub(crate) fn add(app: &mut App, sizes: &Sizes, kafka: &Kafka) -> Result<(), RenderError> {
-    let storage = json!({ "storage_class": STORAGE_CLASS });
     app.cluster_manifest(ClusterManifest {
         name: "storage-class".to_owned(),
-        manifest: fill(include_str!("../../../templates/kubernetes/storage-class.yaml.hbs"), &storage)?,
+        manifest: Manifest::default().with(&storage_class())?.text(),
         values: BTreeMap::new(),
         after: Vec::new(),
     });
@@ -84,17 +96,12 @@ pub(crate) fn add(app: &mut App, sizes: &Sizes, kafka: &Kafka) -> Result<(), Ren
         .map(|broker| (format!("kafka_broker_{broker}"), broker))
         .collect();
     let [jmx, node] = EXPORTER_PORTS;
-    let exporters = json!({
-        "namespace": MONITORING_NAMESPACE,
-        "brokers": brokers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-        "exporters": [
-            { "name": "kafka-jmx", "port": jmx, "keep": JMX_SERIES },
-            { "name": "kafka-node", "port": node, "keep": null },
-        ],
-    });
+    let exporters = Manifest::default()
+        .with(&exporter("kafka-jmx", &brokers, jmx, Some(JMX_SERIES)))?
+        .with(&exporter("kafka-node", &brokers, node, None))?;
     app.cluster_manifest(ClusterManifest {
         name: "kafka-exporters".to_owned(),
-        manifest: fill(include_str!("../../../templates/kubernetes/kafka-exporters.yaml.hbs"), &exporters)?,
+        manifest: exporters.text(),
         values: brokers
             .into_iter()
             .map(|(name, broker)| {
@@ -105,4 +112,48 @@ pub(crate) fn add(app: &mut App, sizes: &Sizes, kafka: &Kafka) -> Result<(), Ren
         after: vec![PROMETHEUS.to_owned()],
     });
     Ok(())
+}
+
+/// EKS Auto Mode brings the provisioner and no class. This one is not the default: who wants a volume names it.
+fn storage_class() -> StorageClass {
+    StorageClass {
+        metadata: metadata(STORAGE_CLASS, None, []),
+        provisioner: "ebs.csi.eks.amazonaws.com".to_owned(),
+        parameters: Some(pairs([("type", "gp3"), ("encrypted", "true")])),
+        // The zone is the pod's.
+        volume_binding_mode: Some("WaitForFirstConsumer".to_owned()),
+        allowed_topologies: Some(vec![TopologySelectorTerm {
+            match_label_expressions: Some(vec![TopologySelectorLabelRequirement {
+                key: "eks.amazonaws.com/compute-type".to_owned(),
+                values: vec!["auto".to_owned()],
+            }]),
+        }]),
+        reclaim_policy: Some("Delete".to_owned()),
+        allow_volume_expansion: Some(true),
+        ..StorageClass::default()
+    }
+}
+
+/// An exporter that MSK runs on each broker. Their host names are known once the cluster is there.
+fn exporter(name: &str, brokers: &[(String, u32)], port: i64, keep: Option<&str>) -> ScrapeConfig {
+    ScrapeConfig {
+        metadata: metadata(name, Some(MONITORING_NAMESPACE), []),
+        spec: ScrapeConfigSpec {
+            scrape_interval: "60s".to_owned(),
+            scrape_timeout: "30s".to_owned(),
+            metrics_path: "/metrics".to_owned(),
+            static_configs: vec![StaticConfig {
+                labels: pairs([("job", name)]),
+                targets: brokers.iter().map(|(broker, _)| format!("${{{{ {broker} }}}}:{port}")).collect(),
+            }],
+            // An exporter tells tens of thousands of series, a few for every partition of every topic.
+            metric_relabelings: keep.map(|series| {
+                vec![Relabeling {
+                    source_labels: vec!["__name__".to_owned()],
+                    regex: series.to_owned(),
+                    action: RelabelAction::Keep,
+                }]
+            }),
+        },
+    }
 }

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod delivery;
 pub mod environment;
 pub mod kafka;
+pub mod kubernetes;
 pub mod ledger;
 pub mod ledger_database;
 pub mod lessons;
@@ -39,6 +40,9 @@ pub enum RenderError {
     /// A template is wrong.
     #[error("templates: {0}")]
     Template(String),
+    /// A resource of Kubernetes is wrong.
+    #[error("manifests: {0}")]
+    Manifest(String),
 }
 
 /// What the systems' stacks build on.

@@ -13,15 +13,20 @@ use constructs::{
     needs::Needs,
     network::as_text,
 };
-use serde_json::json;
 use worker_contract::{
     CacheAuthentication, CacheConfiguration, KafkaAuthentication, KafkaConfiguration, cache::CACHE_ACCESS,
     tags::WorkerConfiguration, trades::METRICS_ADDRESS_DEFAULT,
 };
 
 use crate::{
-    Base, RenderError, add_ons::PROMETHEUS, environment::Provider, kafka::DEAD_LETTER_RETENTION_HOURS,
-    network::stack_properties, sizes::DEAD_LETTER_PARTITIONS, template::fill, workload::Worker,
+    Base, RenderError,
+    add_ons::PROMETHEUS,
+    environment::Provider,
+    kafka::DEAD_LETTER_RETENTION_HOURS,
+    kubernetes::{Manifest, prometheus_operator::monitor},
+    network::stack_properties,
+    sizes::DEAD_LETTER_PARTITIONS,
+    workload::{Resources, Worker},
 };
 
 /// What the stack holds.
@@ -185,8 +190,10 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
         environment: &configuration.to_environment(),
         grace_seconds: GRACE_SECONDS,
         spread: true,
+        resources: Resources { cpu_millicores: 100, memory_mib: 128, memory_limit_mib: 256 },
     }
-    .manifest()?;
+    .manifest()?
+    .text();
     let repository =
         cluster.repositories.get(WORKER).map(|handle| DeployValue::Value(handle.repository_uri()));
     app.asset(WORKER, AssetKind::Image, WORKER, repository);
@@ -209,10 +216,9 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
         values,
     });
     if environment.provider == Provider::Aws {
-        let data = json!({ "workloads": [WORKER], "namespace": NAMESPACE, "system": "tags" });
         app.cluster_manifest(ClusterManifest {
             name: "tag-monitors".to_owned(),
-            manifest: fill(include_str!("../../../templates/kubernetes/monitors.yaml.hbs"), &data)?,
+            manifest: Manifest::default().with(&monitor(WORKER, NAMESPACE, "tags"))?.text(),
             values: BTreeMap::new(),
             // The workload brings its namespace.
             after: vec![WORKER.to_owned(), PROMETHEUS.to_owned()],

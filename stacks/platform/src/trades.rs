@@ -15,9 +15,10 @@ use crate::{
     cluster::Cluster,
     environment::{Environment, Provider},
     kafka::{Kafka, TRADES_DEAD_LETTER_TOPIC, TRADES_TOPIC},
+    kubernetes::Manifest,
     network::stack_properties,
     sizes::Sizes,
-    workload::Worker,
+    workload::{Resources, Worker},
 };
 
 mod operations;
@@ -57,7 +58,7 @@ const GRACE_MARGIN_SECONDS: u64 = 10;
 ///
 /// # Errors
 ///
-/// When the manifests' template is wrong.
+/// When a manifest is wrong.
 pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, with_workloads: bool) -> Result<(), RenderError> {
     let Base { environment, sizes, kafka, cluster, .. } = *base;
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
@@ -160,9 +161,9 @@ fn workloads(
                 // On one machine no kind has to be installed first: what scales a workload comes with it.
                 Provider::Local if pod.name == CONSUMER => {
                     let scaling = scaling::Scaling::of(environment, sizes);
-                    format!("{}---\n{}", pod.manifest()?, scaling.manifest(environment, sizes)?)
+                    pod.manifest()?.and(&scaling.manifest(environment, sizes)?).text()
                 }
-                _ => pod.manifest()?,
+                _ => pod.manifest()?.text(),
             },
             values: BTreeMap::from([
                 ("kafka_bootstrap_servers".to_owned(), bootstrap_servers.clone()),
@@ -201,7 +202,7 @@ struct Pod {
 }
 
 impl Pod {
-    fn manifest(&self) -> Result<String, RenderError> {
+    fn manifest(&self) -> Result<Manifest, RenderError> {
         Worker {
             name: self.name,
             namespace: NAMESPACE,
@@ -210,6 +211,7 @@ impl Pod {
             environment: &self.environment,
             grace_seconds: self.grace_seconds,
             spread: self.spread,
+            resources: Resources { cpu_millicores: 100, memory_mib: 128, memory_limit_mib: 256 },
         }
         .manifest()
     }

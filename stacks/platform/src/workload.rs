@@ -1,12 +1,50 @@
-//! The manifest of a worker: a Deployment with all that belongs to it.
+//! A worker in a cluster: a Deployment with all that belongs to it.
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value as Json, json};
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec},
+        core::v1::{
+            Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Namespace,
+            ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+            SeccompProfile, SecurityContext, Service, ServiceAccount, ServicePort, ServiceSpec,
+            TopologySpreadConstraint,
+        },
+        policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
 
-use crate::{RenderError, template::fill};
+use crate::{
+    RenderError,
+    kubernetes::{Manifest, NAME_LABEL, SYSTEM_LABEL, metadata, pairs, pods_of},
+};
 
-const DEPLOYMENT: &str = include_str!("../../../templates/kubernetes/worker.yaml.hbs");
+/// The port of metrics and probes, by name and number.
+const METRICS: (&str, i32) = ("metrics", 8000);
+
+/// The account of distroless images that is not root.
+const NOBODY: i64 = 65532;
+
+/// How many replicas may be away at once when nodes are drained: the others have room for their work.
+const UNAVAILABLE_MAX: &str = "25%";
+
+/// What a pod gets of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Resources {
+    /// What the scheduler keeps free, in thousandths of a processor. There is no limit: one would only slow the pod down while
+    /// the node is idle.
+    pub(crate) cpu_millicores: u64,
+    /// What the scheduler keeps free, in MiB.
+    pub(crate) memory_mib: u64,
+    /// Above it the pod is killed, in MiB.
+    pub(crate) memory_limit_mib: u64,
+}
 
 /// A worker.
 pub(crate) struct Worker<'a> {
@@ -19,20 +57,193 @@ pub(crate) struct Worker<'a> {
     pub(crate) grace_seconds: u64,
     /// Whether its replicas are spread over zones and kept from being evicted all at once.
     pub(crate) spread: bool,
+    pub(crate) resources: Resources,
+}
+
+/// A number as Kubernetes has it; one that does not fit is the greatest, which an API server refuses.
+fn number(value: u64) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+fn probe(path: &str, period_seconds: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(METRICS.0.to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(2),
+        failure_threshold: Some(3),
+        ..Probe::default()
+    }
 }
 
 impl Worker<'_> {
-    pub(crate) fn manifest(&self) -> Result<String, RenderError> {
-        let variables: Vec<Json> = self
-            .environment
-            .iter()
-            // JSON text is YAML text, quoted.
-            .map(|(name, value)| json!({ "name": name, "value": Json::from(value.as_str()).to_string() }))
-            .collect();
-        let data = json!({
-            "name": self.name, "namespace": self.namespace, "system": self.system, "replicas": self.replicas,
-            "variables": variables, "grace_seconds": self.grace_seconds, "spread": self.spread,
+    /// Its resources, the namespace first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifest::with`].
+    pub(crate) fn manifest(&self) -> Result<Manifest, RenderError> {
+        let manifest = Manifest::default()
+            .with(&Namespace {
+                metadata: metadata(
+                    self.namespace,
+                    None,
+                    [("pod-security.kubernetes.io/enforce", "restricted")],
+                ),
+                ..Namespace::default()
+            })?
+            .with(&ServiceAccount { metadata: self.metadata([]), ..ServiceAccount::default() })?
+            .with(&self.service())?;
+        let manifest = if self.spread { manifest.with(&self.disruption_budget())? } else { manifest };
+        manifest.with(&self.deployment())
+    }
+
+    fn metadata<const N: usize>(&self, labels: [(&str, &str); N]) -> ObjectMeta {
+        metadata(self.name, Some(self.namespace), labels)
+    }
+
+    fn labels(&self) -> [(&str, &str); 2] {
+        [(NAME_LABEL, self.name), (SYSTEM_LABEL, self.system)]
+    }
+
+    fn pods(&self) -> LabelSelector {
+        pods_of(self.name)
+    }
+
+    /// Headless: only metrics are asked for, of each pod.
+    fn service(&self) -> Service {
+        Service {
+            metadata: self.metadata([(NAME_LABEL, self.name)]),
+            spec: Some(ServiceSpec {
+                cluster_ip: Some("None".to_owned()),
+                selector: Some(pairs([(NAME_LABEL, self.name)])),
+                ports: Some(vec![ServicePort {
+                    name: Some(METRICS.0.to_owned()),
+                    port: METRICS.1,
+                    target_port: Some(IntOrString::String(METRICS.0.to_owned())),
+                    ..ServicePort::default()
+                }]),
+                ..ServiceSpec::default()
+            }),
+            ..Service::default()
+        }
+    }
+
+    fn disruption_budget(&self) -> PodDisruptionBudget {
+        PodDisruptionBudget {
+            metadata: self.metadata([]),
+            spec: Some(PodDisruptionBudgetSpec {
+                max_unavailable: Some(IntOrString::String(UNAVAILABLE_MAX.to_owned())),
+                selector: Some(self.pods()),
+                ..PodDisruptionBudgetSpec::default()
+            }),
+            ..PodDisruptionBudget::default()
+        }
+    }
+
+    fn deployment(&self) -> Deployment {
+        Deployment {
+            metadata: self.metadata(self.labels()),
+            spec: Some(DeploymentSpec {
+                replicas: self.replicas.map(number),
+                selector: self.pods(),
+                template: PodTemplateSpec {
+                    metadata: Some(ObjectMeta {
+                        labels: Some(pairs(self.labels())),
+                        ..ObjectMeta::default()
+                    }),
+                    spec: Some(self.pod()),
+                },
+                ..DeploymentSpec::default()
+            }),
+            ..Deployment::default()
+        }
+    }
+
+    fn pod(&self) -> PodSpec {
+        PodSpec {
+            service_account_name: Some(self.name.to_owned()),
+            termination_grace_period_seconds: Some(i64::from(number(self.grace_seconds))),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(NOBODY),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            topology_spread_constraints: self.spread.then(|| {
+                vec![TopologySpreadConstraint {
+                    max_skew: 1,
+                    topology_key: "topology.kubernetes.io/zone".to_owned(),
+                    // A pod in the wrong zone is better than none.
+                    when_unsatisfiable: "ScheduleAnyway".to_owned(),
+                    label_selector: Some(self.pods()),
+                    ..TopologySpreadConstraint::default()
+                }]
+            }),
+            containers: vec![self.container()],
+            ..PodSpec::default()
+        }
+    }
+
+    fn container(&self) -> Container {
+        let variables = self.environment.iter().map(|(name, value)| EnvVar {
+            name: name.clone(),
+            value: Some(value.clone()),
+            ..EnvVar::default()
         });
-        fill(DEPLOYMENT, &data)
+        let pod_name = EnvVar {
+            name: "POD_NAME".to_owned(),
+            value_from: Some(EnvVarSource {
+                field_ref: Some(ObjectFieldSelector {
+                    field_path: "metadata.name".to_owned(),
+                    ..ObjectFieldSelector::default()
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        };
+        Container {
+            name: self.name.to_owned(),
+            image: Some("${{ image }}".to_owned()),
+            ports: Some(vec![ContainerPort {
+                name: Some(METRICS.0.to_owned()),
+                container_port: METRICS.1,
+                ..ContainerPort::default()
+            }]),
+            env: Some(variables.chain([pod_name]).collect()),
+            resources: Some(self.resources.requirements()),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                read_only_root_filesystem: Some(true),
+                capabilities: Some(Capabilities {
+                    drop: Some(vec!["ALL".to_owned()]),
+                    ..Capabilities::default()
+                }),
+                ..SecurityContext::default()
+            }),
+            liveness_probe: Some(probe("/livez", 10)),
+            readiness_probe: Some(probe("/readyz", 5)),
+            ..Container::default()
+        }
+    }
+}
+
+impl Resources {
+    fn requirements(self) -> ResourceRequirements {
+        let memory = |mib: u64| ("memory".to_owned(), Quantity(format!("{mib}Mi")));
+        ResourceRequirements {
+            requests: Some(BTreeMap::from([
+                ("cpu".to_owned(), Quantity(format!("{}m", self.cpu_millicores))),
+                memory(self.memory_mib),
+            ])),
+            limits: Some(BTreeMap::from([memory(self.memory_limit_mib)])),
+            ..ResourceRequirements::default()
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cfn::{App, ClusterManifest, DeployValue};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::{CONSUMER, CONSUMER_GROUP, NAMESPACE, PRODUCER, RETRY_BUDGET_SECONDS, SYSTEM, scaling::Scaling};
 use crate::{
@@ -11,8 +11,9 @@ use crate::{
     add_ons::{KEDA, KEDA_NAMESPACE, PROMETHEUS},
     environment::Environment,
     kafka::{TRADES_DEAD_LETTER_TOPIC, TRADES_TOPIC},
+    kubernetes::{Manifest, dashboard, prometheus_operator::monitor},
     sizes::Sizes,
-    template::fill,
+    template::{fill, fill_manifest},
 };
 
 /// The dashboard's name, of its file and of its ConfigMap.
@@ -38,7 +39,7 @@ pub(super) fn add(
     let scaling = Scaling::of(environment, sizes);
     let data = json!({
         "system": SYSTEM, "namespace": NAMESPACE, "region": environment.region,
-        "consumer": CONSUMER, "workloads": [CONSUMER, PRODUCER],
+        "consumer": CONSUMER,
         "topic": TRADES_TOPIC, "dead_letter_topic": TRADES_DEAD_LETTER_TOPIC, "consumer_group": CONSUMER_GROUP,
         "selector": format!("namespace=\"{NAMESPACE}\", job=\"{CONSUMER}\""),
         "keda_namespace": KEDA_NAMESPACE, "replicas_max": scaling.replicas_max,
@@ -48,47 +49,31 @@ pub(super) fn add(
         "retry_budget_seconds": RETRY_BUDGET_SECONDS.to_string(),
         "drain_timeout_seconds": drain_timeout_seconds.to_string(),
     });
-    let dashboard = fill(include_str!("../../../../templates/dashboards/msk-keda.json.hbs"), &data)?;
-    let config_map = json!({
-        "name": DASHBOARD, "namespace": NAMESPACE, "lines": dashboard.lines().collect::<Vec<_>>(),
-    });
-    let manifest = |name: &str, template: &str, data: &Json, after: &[&str]| {
-        Ok::<_, RenderError>(ClusterManifest {
-            name: name.to_owned(),
-            manifest: fill(template, data)?,
-            values: BTreeMap::new(),
-            after: after.iter().map(|name| (*name).to_owned()).collect(),
-        })
-    };
+    let rules = fill_manifest(include_str!("../../../../templates/kubernetes/rules.yaml.hbs"), &data)?;
+    let drawn = fill(include_str!("../../../../templates/dashboards/msk-keda.json.hbs"), &data)?;
     app.cluster_manifest(ClusterManifest {
         name: "trade-scaling".to_owned(),
-        manifest: scaling.manifest(environment, sizes)?,
+        manifest: scaling.manifest(environment, sizes)?.text(),
         values: BTreeMap::from([("kafka_bootstrap_servers".to_owned(), bootstrap_servers)]),
         // The workloads bring their namespace.
         after: vec![CONSUMER.to_owned(), KEDA.to_owned()],
     });
-    for (name, template, data, after) in [
-        (
-            "trade-monitors",
-            include_str!("../../../../templates/kubernetes/monitors.yaml.hbs"),
-            &data,
-            [CONSUMER, PRODUCER, PROMETHEUS].as_slice(),
-        ),
-        (
-            "trade-rules",
-            include_str!("../../../../templates/kubernetes/rules.yaml.hbs"),
-            &data,
-            &[CONSUMER, PROMETHEUS],
-        ),
-        (
-            "trade-dashboard",
-            include_str!("../../../../templates/kubernetes/dashboard.yaml.hbs"),
-            &config_map,
-            &[CONSUMER, PROMETHEUS],
-        ),
+    let monitors = Manifest::default()
+        .with(&monitor(CONSUMER, NAMESPACE, SYSTEM))?
+        .with(&monitor(PRODUCER, NAMESPACE, SYSTEM))?;
+    let config_map = Manifest::default().with(&dashboard(DASHBOARD, NAMESPACE, drawn.clone()))?;
+    for (name, manifest, after) in [
+        ("trade-monitors", monitors.text(), [CONSUMER, PRODUCER, PROMETHEUS].as_slice()),
+        ("trade-rules", rules, &[CONSUMER, PROMETHEUS]),
+        ("trade-dashboard", config_map.text(), &[CONSUMER, PROMETHEUS]),
     ] {
-        app.cluster_manifest(manifest(name, template, data, after)?);
+        app.cluster_manifest(ClusterManifest {
+            name: name.to_owned(),
+            manifest,
+            values: BTreeMap::new(),
+            after: after.iter().map(|name| (*name).to_owned()).collect(),
+        });
     }
-    app.dashboard(&format!("{DASHBOARD}.json"), dashboard);
+    app.dashboard(&format!("{DASHBOARD}.json"), drawn);
     Ok(())
 }
