@@ -101,6 +101,28 @@ fn roles(
         ),
         [],
     );
+    let clusters = ["eks", "kafka"].map(|service| {
+        let name = if service == "eks" { "" } else { "/*" };
+        Value::sub(
+            &format!(
+                "arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:cluster/{}-*{name}",
+                environment.prefix
+            ),
+            [],
+        )
+    });
+    let [kubernetes, kafka] = clusters;
+    let event_sources = Value::sub(
+        "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:event-source-mapping:*",
+        [],
+    );
+    let alarms = Value::sub(
+        &format!(
+            "arn:${{AWS::Partition}}:cloudwatch:${{AWS::Region}}:${{AWS::AccountId}}:alarm:{}-*",
+            environment.prefix
+        ),
+        [],
+    );
     let mut statements = vec![
         iam::allow(
             "Stacks",
@@ -137,6 +159,12 @@ fn roles(
         ),
         iam::allow("Lock", &["ssm:GetParameter", "ssm:GetParameterHistory", "ssm:PutParameter"], &[lock]),
         iam::allow("Invocations", &["lambda:InvokeFunction"], &[functions]),
+        // What workloads are installed into, and what their manifests wait for.
+        iam::allow("Cluster", &["eks:DescribeCluster"], &[kubernetes]),
+        iam::allow("Brokers", &["kafka:GetBootstrapBrokers", "kafka:ListNodes"], &[kafka]),
+        // Whether it works, at the end of a deployment.
+        iam::allow("EventSources", &["lambda:GetEventSourceMapping"], &[event_sources]),
+        iam::allow("Alarms", &["cloudwatch:DescribeAlarms"], &[alarms]),
         iam::allow("SignIn", &["ecr:GetAuthorizationToken"], &[Value::Literal("*".to_owned())]),
     ];
     statements.extend(artifacts.grant_read_write("Artifacts"));

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -18,19 +18,18 @@ use crate::{
     assets::Assets,
     execute::{Approve, Beside, Execution, Prepared, Underway},
     invocations,
+    kubernetes::eks::EksWorkloads,
     local::LocalEnvironment,
+    lookup::look_up,
     operation::Sources,
     plan::{Asked, Plan},
     report::Reporter,
-    sdk::told,
+    smoke::Smoke,
     stacks::Stacks,
     status,
-    wiring::{Known, lookups},
+    wiring::Known,
     workloads,
 };
-
-/// How long the brokers of a new cluster may be unknown.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long the first record may take through a new system.
 const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -54,6 +53,10 @@ pub struct Deployment<'a> {
     pub assets: &'a Assets<'a>,
     /// The local environment, for the local provider.
     pub local: Option<&'a LocalEnvironment>,
+    /// The workloads' side of an environment on AWS; nothing where stacks alone are deployed.
+    pub eks: Option<EksWorkloads<'a>>,
+    /// CloudWatch.
+    pub alarms: &'a aws_sdk_cloudwatch::Client,
     /// Where the workers' binaries are.
     pub binaries: PathBuf,
     /// What the user sees.
@@ -126,8 +129,15 @@ impl Deployment<'_> {
     ///
     /// What failed first, where and why; the next deployment goes on from there.
     pub async fn run(&self) -> Result<()> {
+        let began = SystemTime::now();
         let mut known = Known::default();
         let rendered = self.rendered()?;
+        let eks = self.eks.as_ref().filter(|_| self.asked.only.is_empty());
+        if let Some(eks) = eks {
+            // What would stop the workloads is said before the first stack is touched, not an hour later.
+            eks.check().await?;
+            self.assets.prepare(&self.values_of_workloads()).await?;
+        }
         let changed = self.execution(&rendered).run(&mut known).await?;
         let what = if changed == 0 {
             "all stacks are as they should be".to_owned()
@@ -138,7 +148,33 @@ impl Deployment<'_> {
         if let Some(local) = self.local.filter(|_| self.asked.only.is_empty()) {
             self.deploy_workloads(local, &mut known).await?;
         }
+        if let Some(eks) = eks {
+            self.install_workloads(eks, &mut known, began).await?;
+        }
         Ok(())
+    }
+
+    /// The values that manifests wait for.
+    fn values_of_workloads(&self) -> Vec<ParameterWiring> {
+        let Manifest { workloads, cluster_manifests, .. } = self.manifest;
+        let of_workloads = workloads.iter().flat_map(|workload| &workload.values);
+        of_workloads.chain(cluster_manifests.iter().flat_map(|manifest| &manifest.values)).cloned().collect()
+    }
+
+    /// Pushes images, then installs what the cluster gets, then looks whether it all works.
+    async fn install_workloads(
+        &self,
+        eks: &EksWorkloads<'_>,
+        known: &mut Known,
+        since: SystemTime,
+    ) -> Result<()> {
+        let values = self.values_of_workloads();
+        self.look_up(&values, known).await?;
+        self.assets.ready(&values, known).await?;
+        self.reporter.stack("workloads", "installing", "and waiting until they run");
+        eks.install(known).await?;
+        let Self { manifest, stacks, functions, alarms, reporter, .. } = self;
+        Smoke { manifest, stacks, functions, alarms, workloads: eks, known, since, reporter }.check().await
     }
 
     /// What would be done with the stacks. Touches nothing.
@@ -180,41 +216,7 @@ impl Deployment<'_> {
 
     /// Looks up what CloudFormation cannot tell.
     async fn look_up(&self, wired: &[ParameterWiring], known: &mut Known) -> Result<()> {
-        for (cluster_arn, authentication) in lookups(wired, known) {
-            let servers = self.bootstrap_brokers(&cluster_arn, &authentication).await?;
-            known.bootstrap_servers.insert((cluster_arn, authentication), servers);
-        }
-        Ok(())
-    }
-
-    async fn bootstrap_brokers(&self, cluster_arn: &str, authentication: &str) -> Result<String> {
-        let deadline = tokio::time::Instant::now() + LOOKUP_TIMEOUT;
-        let mut announced = false;
-        loop {
-            let request = self.kafka.get_bootstrap_brokers().cluster_arn(cluster_arn);
-            let brokers = request.send().await.map_err(|error| {
-                told(error, &format!("the bootstrap brokers of {cluster_arn} cannot be looked up"))
-            })?;
-            let servers = match authentication {
-                "iam" => brokers.bootstrap_broker_string_sasl_iam(),
-                "tls" => brokers.bootstrap_broker_string_tls(),
-                _ => brokers.bootstrap_broker_string(),
-            };
-            if let Some(servers) = servers.filter(|servers| !servers.is_empty()) {
-                return Ok(servers.to_owned());
-            }
-            if tokio::time::Instant::now() >= deadline {
-                bail!(
-                    "{cluster_arn} has had no brokers for {authentication} clients for {} s; does the cluster allow such clients?",
-                    LOOKUP_TIMEOUT.as_secs()
-                );
-            }
-            if !announced {
-                self.reporter.say(&format!("waiting for the brokers of {cluster_arn}"));
-                announced = true;
-            }
-            tokio::time::sleep(Duration::from_secs(2)).await;
-        }
+        look_up(self.kafka, wired, known, self.reporter).await
     }
 
     async fn deploy_workloads(&self, local: &LocalEnvironment, known: &mut Known) -> Result<()> {

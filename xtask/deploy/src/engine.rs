@@ -11,9 +11,11 @@ use cfn::assembly::Manifest;
 use deploy_engine::{
     assets::Places,
     deploy::lock,
+    kubernetes::eks::EksWorkloads,
     living,
     local::LocalEnvironment,
     lock::{Holder, Lock, Locks},
+    loopback::{is_loopback, is_private},
     operation::Operations,
     report::{Format, Reporter},
     sdk::told,
@@ -39,6 +41,10 @@ pub(crate) struct Clients {
     pub(crate) repositories: aws_sdk_ecr::Client,
     /// MSK.
     pub(crate) kafka: aws_sdk_msk::Client,
+    /// EKS.
+    pub(crate) clusters: aws_sdk_eks::Client,
+    /// CloudWatch.
+    pub(crate) alarms: aws_sdk_cloudwatch::Client,
     /// Whose the credentials are.
     pub(crate) identity: aws_sdk_sts::Client,
     /// The environment's lock.
@@ -98,6 +104,19 @@ impl Engine {
         }
     }
 
+    /// The workloads' side of an environment on AWS.
+    #[must_use]
+    pub(crate) fn eks(&self) -> EksWorkloads<'_> {
+        EksWorkloads {
+            eks: &self.clients.clusters,
+            assembly: &self.common.assembly,
+            manifest: &self.manifest,
+            helm: "helm".into(),
+            on_loopback: self.common.endpoint_url.as_deref().is_some_and(is_loopback),
+            reporter: &self.reporter,
+        }
+    }
+
     /// Operations on stacks.
     #[must_use]
     pub(crate) fn operations(&self) -> Operations<'_, Stacks> {
@@ -112,7 +131,7 @@ impl Engine {
             manifest: &self.manifest,
             client: &self.clients.cloudformation,
             operations: self.operations(),
-            poll: poll_of(&self.manifest),
+            poll: poll_of(&self.manifest, self.common.endpoint_url.as_deref()),
             json: self.common.json,
         }
     }
@@ -256,6 +275,16 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
         // Without it the SDK would talk to AWS.
         bail!("the local provider needs --endpoint-url; `cargo xtask` gives it");
     }
+    if manifest.provider != "local" {
+        let overridden = std::env::vars().filter(|(name, _)| name.starts_with("AWS_ENDPOINT_URL"));
+        let given = endpoint_url.map(|url| ("--endpoint-url".to_owned(), url.to_owned()));
+        for (name, url) in overridden.chain(given) {
+            // A place of its own (a VPC endpoint) is well, one that others can listen to is not.
+            if !is_private(&url) {
+                bail!("{name} is {url}: AWS is asked by TLS alone; unset it, or give an address with https");
+            }
+        }
+    }
     let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest())
         .region(aws_config::Region::new(manifest.region.clone()));
     if let Some(url) = endpoint_url {
@@ -266,9 +295,11 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
     let config = loader.retry_config(retries).load().await;
     let cloudformation = aws_sdk_cloudformation::Client::new(&config);
     Ok(Clients {
-        stacks: Stacks::new(cloudformation.clone(), poll_of(manifest)),
+        stacks: Stacks::new(cloudformation.clone(), poll_of(manifest, endpoint_url)),
         cloudformation,
         kafka: aws_sdk_msk::Client::new(&config),
+        clusters: aws_sdk_eks::Client::new(&config),
+        alarms: aws_sdk_cloudwatch::Client::new(&config),
         functions: aws_sdk_lambda::Client::new(&config),
         repositories: aws_sdk_ecr::Client::new(&config),
         objects: aws_sdk_s3::Client::from_conf(
@@ -280,7 +311,8 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
     })
 }
 
-/// How often AWS is asked how far it is.
-fn poll_of(manifest: &Manifest) -> Duration {
-    if manifest.provider == "local" { Duration::from_millis(100) } else { Duration::from_secs(3) }
+/// How often AWS is asked how far it is; what is on this machine answers at once and throttles nobody.
+fn poll_of(manifest: &Manifest, endpoint_url: Option<&str>) -> Duration {
+    let here = manifest.provider == "local" || endpoint_url.is_some_and(is_loopback);
+    if here { Duration::from_millis(100) } else { Duration::from_secs(3) }
 }

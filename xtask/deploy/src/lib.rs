@@ -14,12 +14,15 @@ pub mod kubernetes;
 pub mod living;
 pub mod local;
 pub mod lock;
+pub mod lookup;
+pub mod loopback;
 pub mod operation;
 pub mod plan;
 pub mod report;
 pub mod sdk;
 #[cfg(test)]
 mod simulation;
+pub mod smoke;
 pub mod stacks;
 pub mod status;
 pub mod teardown;

@@ -1,6 +1,6 @@
 //! Deploy-time values: from where they come to what they are. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cfn::assembly::{LookupSource, ParameterWiring, Source};
 
@@ -11,6 +11,8 @@ pub struct Known {
     pub outputs: BTreeMap<String, BTreeMap<String, String>>,
     /// (cluster ARN, authentication) -> bootstrap servers.
     pub bootstrap_servers: BTreeMap<(String, String), String>,
+    /// Cluster ARN -> broker's id -> host name.
+    pub broker_hosts: BTreeMap<String, BTreeMap<u32, String>>,
     /// Asset -> field -> value.
     pub assets: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -42,8 +44,10 @@ pub enum WiringError {
         /// The listener.
         authentication: String,
     },
-    /// A broker's host name is not looked up.
-    #[error("the host name of broker {broker} of {cluster_arn} is not known: it is not looked up yet")]
+    /// A broker's host name is not known.
+    #[error(
+        "the host name of broker {broker} of {cluster_arn} is not known: it was not looked up, or there is no such broker (yet)"
+    )]
     NoBrokerHost {
         /// The broker's id.
         broker: u32,
@@ -88,9 +92,14 @@ pub fn resolve(source: &Source, known: &Known) -> Result<String, WiringError> {
                 authentication: key.1.clone(),
             })
         }
-        // Manifests of a real cluster alone have them, and those are not applied yet.
         Source::Lookup(LookupSource::MskBrokerHost { broker, cluster_arn }) => {
-            Err(WiringError::NoBrokerHost { broker: *broker, cluster_arn: resolve(cluster_arn, known)? })
+            let cluster_arn = resolve(cluster_arn, known)?;
+            known
+                .broker_hosts
+                .get(&cluster_arn)
+                .and_then(|hosts| hosts.get(broker))
+                .cloned()
+                .ok_or(WiringError::NoBrokerHost { broker: *broker, cluster_arn })
         }
     }
 }
@@ -107,18 +116,41 @@ pub fn resolve_all(
     wired.iter().map(|parameter| Ok((parameter.name.clone(), resolve(&parameter.source, known)?))).collect()
 }
 
-/// The lookups that sources need, as (cluster ARN, authentication), as far as their ARNs are known.
+/// What is to be looked up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lookup {
+    /// The bootstrap brokers of a cluster for clients that sign in like this.
+    BootstrapBrokers {
+        /// The cluster.
+        cluster_arn: String,
+        /// The listener.
+        authentication: String,
+    },
+    /// The host names of all brokers of a cluster.
+    BrokerHosts {
+        /// The cluster.
+        cluster_arn: String,
+    },
+}
+
+/// The lookups that sources need and that are not known, as far as the clusters' ARNs are.
 #[must_use]
-pub fn lookups(wired: &[ParameterWiring], known: &Known) -> Vec<(String, String)> {
+pub fn lookups(wired: &[ParameterWiring], known: &Known) -> BTreeSet<Lookup> {
     wired
         .iter()
         .filter_map(|parameter| match &parameter.source {
             Source::Lookup(LookupSource::MskBootstrapBrokers { authentication, cluster_arn }) => {
-                Some((resolve(cluster_arn, known).ok()?, authentication.clone()))
+                let key = (resolve(cluster_arn, known).ok()?, authentication.clone());
+                let wanted = !known.bootstrap_servers.contains_key(&key);
+                wanted.then_some(Lookup::BootstrapBrokers { cluster_arn: key.0, authentication: key.1 })
+            }
+            Source::Lookup(LookupSource::MskBrokerHost { cluster_arn, .. }) => {
+                let cluster_arn = resolve(cluster_arn, known).ok()?;
+                let wanted = !known.broker_hosts.contains_key(&cluster_arn);
+                wanted.then_some(Lookup::BrokerHosts { cluster_arn })
             }
             _ => None,
         })
-        .filter(|key| !known.bootstrap_servers.contains_key(key))
         .collect()
 }
 
@@ -164,7 +196,7 @@ mod tests {
                 ("arn:c".to_owned(), "iam".to_owned()),
                 "b-1:9098".to_owned(),
             )]),
-            assets: BTreeMap::new(),
+            ..Known::default()
         }
     }
 
@@ -180,9 +212,30 @@ mod tests {
         assert_eq!(resolve(&brokers("iam"), &known()), Ok("b-1:9098".to_owned()));
         assert!(matches!(resolve(&brokers("tls"), &known()), Err(WiringError::NotLookedUp { .. })));
         let wired = [ParameterWiring { name: "P".to_owned(), source: brokers("tls") }];
-        assert_eq!(lookups(&wired, &known()), [("arn:c".to_owned(), "tls".to_owned())]);
+        let wanted =
+            Lookup::BootstrapBrokers { cluster_arn: "arn:c".to_owned(), authentication: "tls".to_owned() };
+        assert_eq!(lookups(&wired, &known()), BTreeSet::from([wanted]));
         let absent = Source::Output { stack: "network".to_owned(), output: "Vpc".to_owned() };
         assert!(resolve(&absent, &known()).unwrap_err().to_string().contains("`network`"));
+    }
+
+    #[test]
+    fn brokers_are_looked_up_once_a_cluster_and_each_has_its_host() {
+        let host = |broker| {
+            let cluster_arn =
+                Box::new(Source::Output { stack: "kafka".to_owned(), output: "Arn".to_owned() });
+            Source::Lookup(LookupSource::MskBrokerHost { broker, cluster_arn })
+        };
+        let wired = [1, 2].map(|n| ParameterWiring { name: format!("broker_{n}"), source: host(n) });
+        let mut known = known();
+        let wanted = Lookup::BrokerHosts { cluster_arn: "arn:c".to_owned() };
+        assert_eq!(lookups(&wired, &known), BTreeSet::from([wanted]));
+        known
+            .broker_hosts
+            .insert("arn:c".to_owned(), BTreeMap::from([(2, "b-2.example.amazonaws.com".to_owned())]));
+        assert!(lookups(&wired, &known).is_empty());
+        assert_eq!(resolve(&host(2), &known), Ok("b-2.example.amazonaws.com".to_owned()));
+        assert!(resolve(&host(1), &known).unwrap_err().to_string().contains("broker 1 of arn:c"));
     }
 
     #[test]

@@ -2,162 +2,20 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+#[path = "support/registry.rs"]
+mod held_registry;
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    http::{Method, StatusCode, header},
-    response::Response,
-};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cfn::{Json, architecture::Architecture, assembly::sha256_hex};
+use cfn::{Json, architecture::Architecture};
 use deploy_engine::assets::{
     image::{self, Described, Image},
     registry::{Pushed, Registry},
     store::Store,
 };
+use held_registry::{Server, digest};
 use oci_client::secrets::RegistryAuth;
 use serde_json::json;
 use tempfile::TempDir;
-
-/// What a registry holds and was asked.
-#[derive(Default)]
-struct Held {
-    blobs: BTreeMap<String, Vec<u8>>,
-    manifests: BTreeMap<String, Vec<u8>>,
-    /// Uploads of blobs that were begun, by digest.
-    uploads: Vec<String>,
-    /// Uploads from this one on fail.
-    fails_from: Option<usize>,
-    /// Uploads that still fail, whatever their number.
-    failures_left: usize,
-    /// The `Authorization` that is wanted.
-    wants: Option<String>,
-    requests: usize,
-}
-
-/// A registry on loopback, of the distribution protocol; like ECR it takes blobs whole, signs in by user and
-/// password, and does not tell the location of a manifest.
-#[derive(Clone, Default)]
-struct Server {
-    held: Arc<Mutex<Held>>,
-}
-
-impl Server {
-    async fn start(self) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let router = Router::new().fallback(answer).with_state(self);
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        address
-    }
-
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap()
-    }
-
-    fn add_blob(&self, bytes: &[u8]) -> String {
-        let digest = digest(bytes);
-        self.held().blobs.insert(digest.clone(), bytes.to_vec());
-        digest
-    }
-
-    fn add_manifest(&self, manifest: &Json) -> String {
-        let bytes = manifest.to_string().into_bytes();
-        let digest = digest(&bytes);
-        self.held().manifests.insert(digest.clone(), bytes);
-        digest
-    }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", sha256_hex(bytes))
-}
-
-fn plain(status: StatusCode) -> Response {
-    Response::builder().status(status).body(Body::empty()).unwrap()
-}
-
-async fn answer(State(server): State<Server>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap();
-    let mut held = server.held();
-    held.requests += 1;
-    let signed = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if held.wants.is_some() && signed != held.wants.as_deref() {
-        return Response::builder()
-            .status(StatusCode::UNAUTHORIZED)
-            .header(header::WWW_AUTHENTICATE, "Basic realm=\"test\"")
-            .body(Body::empty())
-            .unwrap();
-    }
-    let path = parts.uri.path();
-    let Some((place, name)) = path.trim_end_matches('/').rsplit_once('/') else {
-        return plain(StatusCode::OK);
-    };
-    let found = |bytes: Option<&Vec<u8>>, digest: &str, kind: &str| match bytes {
-        Some(bytes) => Response::builder()
-            .header("Docker-Content-Digest", digest)
-            .header(header::CONTENT_TYPE, kind)
-            .body(if parts.method == Method::HEAD { Body::empty() } else { Body::from(bytes.clone()) })
-            .unwrap(),
-        None => plain(StatusCode::NOT_FOUND),
-    };
-    match (&parts.method, place, name) {
-        (&Method::GET, "", "v2") => plain(StatusCode::OK),
-        (&Method::POST, _, "uploads") => Response::builder()
-            .status(StatusCode::ACCEPTED)
-            .header(header::LOCATION, format!("{path}one"))
-            .body(Body::empty())
-            .unwrap(),
-        (&Method::PUT, place, _) if place.ends_with("/uploads") => {
-            let named = parts.uri.query().unwrap_or_default().replace("%3A", ":");
-            let named = named.strip_prefix("digest=").unwrap().to_owned();
-            let number = held.uploads.len();
-            held.uploads.push(named.clone());
-            if held.fails_from.is_some_and(|from| number >= from) || held.failures_left > 0 {
-                held.failures_left = held.failures_left.saturating_sub(1);
-                return plain(StatusCode::INTERNAL_SERVER_ERROR);
-            }
-            if digest(&body) != named {
-                return plain(StatusCode::BAD_REQUEST);
-            }
-            held.blobs.insert(named.clone(), body.to_vec());
-            let blob = format!("{}/{named}", place.trim_end_matches("/uploads"));
-            Response::builder()
-                .status(StatusCode::CREATED)
-                .header(header::LOCATION, blob)
-                .body(Body::empty())
-                .unwrap()
-        }
-        (&Method::PUT, place, tag) if place.ends_with("/manifests") => {
-            let manifest: Json = serde_json::from_slice(&body).unwrap();
-            let named = manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]);
-            let complete =
-                named.into_iter().all(|one| held.blobs.contains_key(one["digest"].as_str().unwrap()));
-            if !complete {
-                return plain(StatusCode::BAD_REQUEST);
-            }
-            held.manifests.insert(tag.to_owned(), body.to_vec());
-            held.manifests.insert(digest(&body), body.to_vec());
-            plain(StatusCode::CREATED)
-        }
-        (_, place, name) if place.ends_with("/blobs") => {
-            found(held.blobs.get(name), name, "application/octet-stream")
-        }
-        (_, place, name) if place.ends_with("/manifests") => {
-            let bytes = held.manifests.get(name);
-            let digest = bytes.map(|bytes| digest(bytes)).unwrap_or_default();
-            found(bytes, &digest, "application/vnd.oci.image.manifest.v1+json")
-        }
-        _ => plain(StatusCode::METHOD_NOT_ALLOWED),
-    }
-}
 
 /// A base for two processors in a registry, and an image on it.
 struct Scene {

@@ -3,19 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+#[path = "support/kubernetes_api.rs"]
+mod kubernetes_api;
 
-use axum::{
-    Router,
-    body::Bytes,
-    extract::State,
-    http::{Method, StatusCode, Uri},
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
 use cfn::assembly::Manifest;
 use deploy_engine::{
     kubernetes::{
@@ -26,136 +18,12 @@ use deploy_engine::{
     report::{Format, Reporter},
     wiring::Known,
 };
-use serde_json::{Value as Json, json};
-
-/// An answer's body.
-struct Body(Json);
-
-impl axum::response::IntoResponse for Body {
-    fn into_response(self) -> axum::response::Response {
-        ([("content-type", "application/json")], self.0.to_string()).into_response()
-    }
-}
-
-/// What the API holds, by path.
-#[derive(Default)]
-struct Store {
-    objects: BTreeMap<String, Json>,
-    versions: u64,
-    log: Vec<String>,
-    /// Applications after which everything is refused.
-    refuse_after: Option<usize>,
-    /// Whether deployments ever become available.
-    stuck: bool,
-}
-
-type Shared = Arc<Mutex<Store>>;
-
-fn resources(group: &str) -> Option<Json> {
-    let one = |name: &str, kind: &str, namespaced: bool| {
-        json!({ "name": name, "singularName": "", "namespaced": namespaced, "kind": kind,
-            "verbs": ["get", "list", "patch", "delete"] })
-    };
-    let list = match group {
-        "v1" => json!([
-            one("configmaps", "ConfigMap", true),
-            one("services", "Service", true),
-            one("pods", "Pod", true),
-            one("persistentvolumeclaims", "PersistentVolumeClaim", true),
-            one("namespaces", "Namespace", false)
-        ]),
-        "apps/v1" => json!([one("deployments", "Deployment", true)]),
-        "networking.k8s.io/v1" => json!([one("ingresses", "Ingress", true)]),
-        _ => return None,
-    };
-    Some(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group, "resources": list }))
-}
-
-fn not_found() -> (StatusCode, Body) {
-    let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
-        "message": "not found", "code": 404 });
-    (StatusCode::NOT_FOUND, Body(body))
-}
-
-async fn serve(State(shared): State<Shared>, method: Method, uri: Uri, body: Bytes) -> (StatusCode, Body) {
-    let path = uri.path().trim_end_matches('/').to_owned();
-    let mut store = shared.lock().unwrap();
-    let group = path.strip_prefix("/apis/").or_else(|| path.strip_prefix("/api/"));
-    if let Some(list) = group.and_then(resources) {
-        return (StatusCode::OK, Body(list));
-    }
-    match method {
-        Method::PATCH => {
-            let applied = store.log.iter().filter(|line| line.starts_with("apply ")).count();
-            if store.refuse_after.is_some_and(|most| applied >= most) {
-                let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "InternalError",
-                    "message": "the API is away", "code": 500 });
-                return (StatusCode::INTERNAL_SERVER_ERROR, Body(body));
-            }
-            assert!(uri.query().unwrap().contains("fieldManager=floodgate"), "{uri}");
-            let mut object: Json = serde_json::from_slice(&body).unwrap();
-            let line = format!("apply {path}");
-            store.log.push(line);
-            let same = store.objects.get(&path).is_some_and(|old| {
-                let mut old = old.clone();
-                old["metadata"].as_object_mut().unwrap().remove("resourceVersion");
-                old["metadata"].as_object_mut().unwrap().remove("generation");
-                old.as_object_mut().unwrap().remove("status");
-                old == object
-            });
-            if !same {
-                store.versions += 1;
-                object["metadata"]["resourceVersion"] = json!(store.versions.to_string());
-                object["metadata"]["generation"] = json!(store.versions);
-                if object["kind"] == "Deployment" {
-                    let available = if store.stuck { 0 } else { 1 };
-                    object["status"] = json!({ "observedGeneration": store.versions, "replicas": 1,
-                        "updatedReplicas": 1, "availableReplicas": available });
-                    if store.stuck {
-                        object["status"]["conditions"] = json!([{ "type": "Progressing",
-                            "reason": "ProgressDeadlineExceeded", "message": "has timed out progressing" }]);
-                    }
-                }
-                store.objects.insert(path.clone(), object);
-            }
-            (StatusCode::OK, Body(store.objects[&path].clone()))
-        }
-        Method::DELETE => {
-            store.log.push(format!("delete {path}"));
-            match store.objects.remove(&path) {
-                Some(object) => (StatusCode::OK, Body(object)),
-                None => not_found(),
-            }
-        }
-        _ => {
-            if let Some(object) = store.objects.get(&path) {
-                return (StatusCode::OK, Body(object.clone()));
-            }
-            // A list: of all namespaces, or of one.
-            let (base, plural) = path.rsplit_once('/').unwrap();
-            let listed = ["services", "pods", "persistentvolumeclaims", "ingresses"].contains(&plural);
-            if !listed {
-                return not_found();
-            }
-            let items: Vec<Json> = store
-                .objects
-                .iter()
-                .filter(|(at, _)| at.starts_with(base) && at.contains(&format!("/{plural}/")))
-                .map(|(_, object)| object.clone())
-                .collect();
-            let list = json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items });
-            (StatusCode::OK, Body(list))
-        }
-    }
-}
+use kubernetes_api::Shared;
+use serde_json::json;
 
 async fn cluster() -> (Cluster, Shared) {
     let shared = Shared::default();
-    let router = Router::new().fallback(serve).with_state(shared.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+    let config = kube::Config::new(kubernetes_api::start(&shared).await.parse().unwrap());
     (Cluster::new(kube::Client::try_from(config).unwrap()), shared)
 }
 

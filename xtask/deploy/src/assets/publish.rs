@@ -27,6 +27,7 @@ use super::{
     store::Store,
 };
 use crate::{
+    loopback::is_loopback,
     report::Reporter,
     wiring::{Known, resolve},
 };
@@ -126,6 +127,26 @@ impl<'a> Assets<'a> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Finds what would stop images from being built: a program that is not there or cannot run there, or a base
+    /// that nobody has said the place of. Pushes nothing.
+    ///
+    /// # Errors
+    ///
+    /// What it is.
+    pub async fn prepare(&self, wired: &[ParameterWiring]) -> Result<()> {
+        let asked = asked_for(wired);
+        let images =
+            |asset: &&AssetEntry| asset.kind == AssetKind::Image && asked.contains(asset.name.as_str());
+        for asset in self.manifest.assets.iter().filter(images) {
+            if self.architecture(asset).is_some() {
+                base_name()?;
+            }
+            self.pack(asset).await?;
+        }
+        self.reporter.settle(LIVE);
         Ok(())
     }
 
@@ -325,9 +346,23 @@ impl<'a> Assets<'a> {
 
     /// The image of a packed program on the base, which is asked for once and then known.
     async fn image(&self, asset: &AssetEntry, packed: &Packed, architecture: Architecture) -> Result<Image> {
-        let base = public_registry().base(&self.store, &base_name()?, architecture).await?;
+        let name = base_name()?;
+        let base = self.public_registry(&name).base(&self.store, &name, architecture).await?;
         let layer = packed.described();
         Ok(image::image(&asset.package, &layer, &base.manifest, &base.config, architecture)?)
+    }
+
+    /// Where the base comes from: open to all.
+    fn public_registry(&self, name: &str) -> Registry {
+        Registry::new(RegistryAuth::Anonymous, self.without_tls(name))
+    }
+
+    /// The registry of an image, where it is asked without TLS: on this machine's loopback, and only where AWS
+    /// itself is said to be there by `--endpoint-url`.
+    fn without_tls(&self, image: &str) -> Vec<String> {
+        let registry = image.split('/').next().unwrap_or_default();
+        let here = self.endpoint_url.as_deref().is_some_and(is_loopback) && is_loopback(registry);
+        here.then(|| registry.to_owned()).into_iter().collect()
     }
 
     /// Where an image is, after it was pushed if need be.
@@ -342,13 +377,14 @@ impl<'a> Assets<'a> {
         let repository = resolve(repository, known)?;
         let (_, packed) = self.pack(asset).await?;
         let image = self.image(asset, &packed, architecture).await?;
-        let registry = self.registry.get_or_try_init(|| Registry::of_ecr(&self.ecr)).await?;
+        let without_tls = self.without_tls(&repository);
+        let registry = self.registry.get_or_try_init(|| Registry::of_ecr(&self.ecr, without_tls)).await?;
         let file = self.store.path(&packed.file);
         let bytes =
             tokio::fs::read(&file).await.with_context(|| format!("cannot read {}", file.display()))?;
         self.reporter.progress(LIVE, &format!("{}  pushing {:.1} MB", asset.name, megabytes(packed.bytes)));
         let name = base_name()?;
-        let from = (&public_registry(), name.as_str());
+        let from = (&self.public_registry(&name), name.as_str());
         let pushed = registry.push(&repository, &image, (&packed.described(), bytes), from).await?;
         let uri = format!("{repository}@{}", image.digest);
         if !pushed.whole {
@@ -358,11 +394,6 @@ impl<'a> Assets<'a> {
         self.reporter.settle(LIVE);
         Ok(BTreeMap::from([("image_uri".to_owned(), uri)]))
     }
-}
-
-/// Where the base comes from: open to all.
-fn public_registry() -> Registry {
-    Registry::new(RegistryAuth::Anonymous, Vec::new())
 }
 
 /// What came of an asset, to be told.

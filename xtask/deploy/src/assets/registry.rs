@@ -80,12 +80,13 @@ impl Registry {
         Self { client: Arc::new(Client::new(config)), auth }
     }
 
-    /// The registry of an account, with a token of ECR.
+    /// The registry of an account, with a token of ECR. Registries named in `without_tls` are asked without TLS: for
+    /// loopback.
     ///
     /// # Errors
     ///
     /// What ECR says.
-    pub async fn of_ecr(client: &aws_sdk_ecr::Client) -> Result<Self> {
+    pub async fn of_ecr(client: &aws_sdk_ecr::Client, without_tls: Vec<String>) -> Result<Self> {
         let answer = client
             .get_authorization_token()
             .send()
@@ -99,7 +100,7 @@ impl Registry {
         let token = STANDARD.decode(token).context("ECR's token is not what it should be")?;
         let token = String::from_utf8(token).context("ECR's token is not what it should be")?;
         let (user, password) = token.split_once(':').context("ECR's token is not what it should be")?;
-        Ok(Self::new(RegistryAuth::Basic(user.to_owned(), password.to_owned()), Vec::new()))
+        Ok(Self::new(RegistryAuth::Basic(user.to_owned(), password.to_owned()), without_tls))
     }
 
     /// The base's manifest and configuration for a processor, from the store where they are known. The digest in

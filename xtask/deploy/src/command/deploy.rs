@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use cfn::assembly::Manifest;
 use deploy_engine::{
     approval::Policy,
     assets::Assets,
@@ -39,6 +40,8 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
         functions: &clients.functions,
         assets: &assets,
         local: engine.local.as_ref().filter(|_| !stacks_only),
+        eks: (!engine.is_local() && !stacks_only && installs(manifest)).then(|| engine.eks()),
+        alarms: &clients.alarms,
         binaries,
         reporter,
         asked: Asked { only: stacks, prune },
@@ -52,13 +55,13 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
         reporter.result(render(&plan, &manifest.environment).trim_end(), &json);
         return Ok(ExitCode::SUCCESS);
     }
-    if !engine.is_local() && !stacks_only && !manifest.workloads.is_empty() {
-        bail!(
-            "workloads cannot be deployed to EKS yet: images are not pushed and manifests not applied. Nothing was touched. `--stacks-only` deploys the stacks of {} without them",
-            manifest.environment
-        );
-    }
     engine.agree(&consent, "deploy")?;
     let work = async { deployment.run().await.map(|()| ExitCode::SUCCESS) };
     engine.under_lock("deploy", work, async || deployment.interrupted().await).await
+}
+
+/// Whether an environment has anything for a cluster.
+fn installs(manifest: &Manifest) -> bool {
+    let Manifest { workloads, helm_releases, cluster_manifests, .. } = manifest;
+    !(workloads.is_empty() && helm_releases.is_empty() && cluster_manifests.is_empty())
 }

@@ -77,6 +77,42 @@ impl Cluster {
         Self { client }
     }
 
+    /// Asks the cluster for its version: whether it is reached, and lets us in.
+    ///
+    /// # Errors
+    ///
+    /// Why not, and what is usually the cause.
+    pub async fn answers(&self, name: &str) -> Result<()> {
+        let causes = match self.client.apiserver_version().await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+                return Err(anyhow::anyhow!(
+                    "the cluster {name} does not let these credentials in: {}. Name their role in `cluster.admin_role_arns` of the environment's file and deploy with --stacks-only, or use a role that is named there",
+                    status.message
+                ));
+            }
+            Err(error) => error,
+        };
+        Err(causes).with_context(|| {
+            format!(
+                "the API of the cluster {name} is not reached from here; without `cluster.public_access_cidrs` it is reached from within the VPC alone"
+            )
+        })
+    }
+
+    /// An object as it is; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not answer.
+    pub async fn read(&self, object: &Object) -> Result<Option<Json>> {
+        let found = self.api(object).await?.get_opt(&object.name).await;
+        Ok(found
+            .with_context(|| format!("{object} cannot be read"))?
+            .map(serde_json::to_value)
+            .transpose()?)
+    }
+
     /// The interface of an object's kind, as the cluster has it.
     async fn api(&self, object: &Object) -> Result<Api<DynamicObject>> {
         let (group, version) = object.api_version.rsplit_once('/').unwrap_or(("", &object.api_version));

@@ -58,6 +58,19 @@ pub fn mark(release: &HelmReleaseEntry, values: &str) -> String {
     format!("floodgate {}", &sha256_hex(whole.as_bytes())[..16])
 }
 
+/// The oldest Helm that is good enough, as (major, minor).
+const OLDEST: (u32, u32) = (3, 12);
+
+/// What to do when there is no such program.
+const INSTALL: &str = "install Helm 3.12 or newer, as https://helm.sh/docs/intro/install tells, so that `helm version` runs here, or leave the workloads out with --stacks-only";
+
+/// The (major, minor) version that `helm version --short` tells, such as `v3.17.0+g301108e`.
+#[must_use]
+pub fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().strip_prefix('v')?.split(['.', '+', '-']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// The program, with the cluster that it works on.
 #[derive(Clone, Debug)]
 pub struct Helm {
@@ -66,18 +79,23 @@ pub struct Helm {
 }
 
 impl Helm {
-    /// Finds the program, and the repositories of all charts that will be asked for.
+    /// Finds the program, and the repositories of all charts that will be asked for. `kubeconfig` is read when a
+    /// release is worked on, not before.
     ///
     /// # Errors
     ///
-    /// When it is not installed, or does not know a repository.
+    /// When it is not installed, is too old, or does not know a repository.
     pub async fn find(program: &Path, kubeconfig: &Path, releases: &[HelmReleaseEntry]) -> Result<Self> {
         let helm = Self { program: program.to_owned(), kubeconfig: kubeconfig.to_owned() };
-        let version = helm.run(&["version", "--short"]).await.with_context(|| {
-            "the environment's cluster wants Helm releases, and the program `helm` (3.12 or newer) cannot be run; install it, or leave the workloads out with --stacks-only"
+        let names: Vec<&str> = releases.iter().map(|release| release.name.as_str()).collect();
+        let told = helm.run(&["version", "--short"]).await.with_context(|| {
+            format!(
+                "the environment's cluster wants the Helm releases {}, and the program `helm` does not run: {INSTALL}",
+                names.join(", ")
+            )
         })?;
-        if version.starts_with("v2") {
-            bail!("helm is {version}; 3.12 or newer is needed");
+        if version(&told).is_none_or(|version| version < OLDEST) {
+            bail!("`helm version` says {told}, and the cluster's releases want 3.12 or newer: {INSTALL}");
         }
         #[derive(Deserialize)]
         struct Repository {
@@ -184,6 +202,14 @@ mod tests {
         assert_eq!(decide(&[revision(1, "deployed", "m")], "m"), Action::Nothing);
         assert_eq!(decide(&[revision(1, "deployed", "other")], "m"), Action::Upgrade);
         assert_eq!(decide(&[revision(1, "failed", "m")], "m"), Action::Upgrade);
+    }
+
+    #[test]
+    fn a_version_is_read_whatever_follows_it() {
+        assert_eq!(version("v3.17.0+g301108e\n"), Some((3, 17)));
+        assert_eq!(version("v4.0.0-rc.1"), Some((4, 0)));
+        assert!(version("v3.9.4").is_some_and(|version| version < OLDEST));
+        assert_eq!(version("Client: v2.16.1"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use cfn::assembly::{Manifest, ParameterWiring};
+use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::{
@@ -40,7 +41,43 @@ pub struct Installation<'a> {
     pub reporter: &'a Reporter,
 }
 
+/// How many pods of a workload run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Running {
+    /// The system that it belongs to.
+    pub system: String,
+    /// Its name.
+    pub name: String,
+    /// How many pods there should be; none is as it may be where something scales.
+    pub desired: u64,
+    /// How many of them are ready.
+    pub ready: u64,
+}
+
 impl Installation<'_> {
+    /// How many pods of each workload run.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not answer.
+    pub async fn running(&self) -> Result<Vec<Running>> {
+        let mut all = Vec::new();
+        for workload in &self.manifest.workloads {
+            let objects = self.objects(&workload.name, &workload.manifest, &workload.values)?;
+            for object in objects.iter().filter_map(Object::of).filter(|object| object.kind == "Deployment") {
+                let now = self.cluster.read(&object).await?.unwrap_or_default();
+                let number = |pointer: &str| now.pointer(pointer).and_then(Json::as_u64);
+                all.push(Running {
+                    system: workload.system.clone(),
+                    name: object.name,
+                    desired: number("/spec/replicas").unwrap_or(1),
+                    ready: number("/status/availableReplicas").unwrap_or(0),
+                });
+            }
+        }
+        Ok(all)
+    }
+
     /// Installs everything in order, waits until the workloads run, and prunes what is no longer rendered. What
     /// will be applied is remembered first, so that nothing is forgotten when this is cut off.
     ///

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod cluster;
+pub mod eks;
 pub mod helm;
 pub mod install;
 pub mod inventory;
