@@ -8,7 +8,7 @@ import sys
 
 from floodgate import (
     cache, cluster, database, evaluation, event_source_mappings, identity, kafka, kinesis_shards, measures, network,
-    saving,
+    saving, waiting,
 )
 from ministack.core import persistence
 from ministack.services.cloudformation import provisioners
@@ -25,6 +25,7 @@ def register():
     event_source_mappings.install()
     kinesis_shards.install()
     measures.install()
+    waiting.install(cache.WAITING | database.WAITING | kafka.WAITING)
 
 
 def resource_types():

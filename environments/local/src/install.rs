@@ -21,7 +21,7 @@ use crate::{
 const REQUIREMENTS: &str = include_str!("../emulator/requirements.txt");
 
 /// The emulator's start script and the modules that it needs, by their paths.
-const EMULATOR: [(&str, &str); 16] = [
+const EMULATOR: [(&str, &str); 17] = [
     (EMULATOR_SCRIPT, include_str!("../emulator/floodgate_emulator.py")),
     ("floodgate/__init__.py", include_str!("../emulator/floodgate/__init__.py")),
     ("floodgate/alarms.py", include_str!("../emulator/floodgate/alarms.py")),
@@ -38,6 +38,7 @@ const EMULATOR: [(&str, &str); 16] = [
     ("floodgate/postgresql.py", include_str!("../emulator/floodgate/postgresql.py")),
     ("floodgate/resources.py", include_str!("../emulator/floodgate/resources.py")),
     ("floodgate/saving.py", include_str!("../emulator/floodgate/saving.py")),
+    ("floodgate/waiting.py", include_str!("../emulator/floodgate/waiting.py")),
 ];
 const EMULATOR_SCRIPT: &str = "floodgate_emulator.py";
 const POM: &str = include_str!("../kafka/pom.xml");

@@ -105,7 +105,10 @@ pub trait CloudFormation {
     /// Begins to execute the change set.
     async fn execute_change_set(&self, name: &str) -> Result<()>;
 
-    /// Events that are not among those seen, with their ids, the oldest first.
+    /// The ids of the newest events, of which [`Self::new_events`] needs one to know where to stop.
+    async fn newest_events(&self, name: &str) -> Result<BTreeSet<String>>;
+
+    /// Events that came after those seen, with their ids, the oldest first.
     async fn new_events(&self, name: &str, seen: &BTreeSet<String>) -> Result<Vec<(String, ResourceEvent)>>;
 
     /// Begins to delete a stack, which is protected no more; leaves the resources named behind, which is allowed of
@@ -129,8 +132,8 @@ pub trait CloudFormation {
     /// The resources of a stack, as (logical id, type, status, physical id).
     async fn resources(&self, name: &str) -> Result<Vec<StackResource>>;
 
-    /// Lets some time go by before the next look.
-    async fn pause(&self);
+    /// Lets some time go by before the next look; `looks` is how many there have been since something was asked for.
+    async fn pause(&self, looks: u32);
 }
 
 /// A resource of a stack.

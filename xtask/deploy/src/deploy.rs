@@ -138,7 +138,7 @@ impl Deployment<'_> {
             eks.check().await?;
             self.assets.prepare(&self.values_of_workloads()).await?;
         }
-        let changed = self.execution(&rendered).run(&mut known).await?;
+        let changed = self.deploy_stacks(&rendered, &mut known).await?;
         let what = if changed == 0 {
             "all stacks are as they should be".to_owned()
         } else {
@@ -175,6 +175,18 @@ impl Deployment<'_> {
         eks.install(known).await?;
         let Self { manifest, stacks, functions, alarms, reporter, .. } = self;
         Smoke { manifest, stacks, functions, alarms, workloads: eks, known, since, reporter }.check().await
+    }
+
+    /// Deploys the stacks while functions are packed and published; gives how many changed.
+    async fn deploy_stacks(&self, rendered: &Rendered, known: &mut Known) -> Result<usize> {
+        let execution = self.execution(rendered);
+        let deployed = execution.run(known);
+        tokio::pin!(deployed);
+        tokio::select! {
+            changed = &mut deployed => return changed,
+            () = self.assets.publish_ahead() => {}
+        }
+        deployed.await
     }
 
     /// What would be done with the stacks. Touches nothing.
@@ -318,8 +330,12 @@ impl Beside for Deployment<'_> {
 }
 
 impl Approve for Deployment<'_> {
-    async fn approve(&self, wave: &[Prepared<'_>]) -> Result<()> {
-        let summary = summarise(self.manifest, wave);
+    fn by_wave(&self) -> bool {
+        self.approval != Policy::Never
+    }
+
+    async fn approve(&self, together: &[Prepared<'_>]) -> Result<()> {
+        let summary = summarise(self.manifest, together);
         let json = serde_json::json!({ "event": "change-sets", "changes": summary });
         self.reporter.result(render(&summary).trim_end(), &json);
         if self.approval.wants(&summary) { ask(&summary).await } else { Ok(()) }

@@ -1,6 +1,7 @@
-//! Carrying a plan out: what is to be recovered first, then wave after wave.
+//! Carrying a plan out: what is to be recovered first, then every step once what it needs is done.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -14,7 +15,10 @@ use cfn::{
     assembly::{INLINE_TEMPLATE_BYTES_MAX, Manifest, StackEntry},
     to_canonical_bytes,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, FuturesUnordered},
+};
 
 use crate::{
     cloudformation::{ChangeSet, CloudFormation, Deployed, Target},
@@ -49,15 +53,19 @@ pub trait Beside {
     async fn after(&self, entry: &StackEntry, known: &Known) -> Result<()>;
 }
 
-/// What is to be said to a wave's change sets before they are executed.
+/// What is to be said to change sets before they are executed.
 #[expect(async_fn_in_trait, reason = "all implementations are in this crate, and none is spawned")]
 pub trait Approve {
-    /// Shows them and asks where that is wanted.
+    /// Whether a wave is looked at as a whole: nothing of it is executed then before all of its change sets are there,
+    /// and nothing of the next before it is done. Else a stack waits for nothing but what it depends on.
+    fn by_wave(&self) -> bool;
+
+    /// Shows change sets and asks where that is wanted.
     ///
     /// # Errors
     ///
     /// When they are not to be executed.
-    async fn approve(&self, wave: &[Prepared<'_>]) -> Result<()>;
+    async fn approve(&self, together: &[Prepared<'_>]) -> Result<()>;
 }
 
 /// What would be left by an interruption.
@@ -99,6 +107,33 @@ impl Prepared<'_> {
         self.after.is_some()
             && self.before.as_ref().is_none_or(|before| !has_come_to_be(&before.deployed.status))
     }
+}
+
+/// Steps that are looked at together, and the batches that must be done before.
+struct Batch<'p> {
+    steps: Vec<&'p Step>,
+    needs: BTreeSet<usize>,
+}
+
+/// How many batches come one after the other from each one on. What a batch needs comes before it.
+fn longest_ways(batches: &[Batch<'_>]) -> Vec<usize> {
+    let mut ways = vec![1; batches.len()];
+    for (number, batch) in batches.iter().enumerate().rev() {
+        for before in &batch.needs {
+            ways[*before] = ways[*before].max(ways[number] + 1);
+        }
+    }
+    ways
+}
+
+/// What came of a batch.
+struct Outcome {
+    /// The names of the stacks that changed.
+    changed: BTreeSet<String>,
+    /// Its stacks as they are now.
+    present: BTreeMap<String, Present>,
+    /// What is known after it.
+    known: Known,
 }
 
 /// A deployment of stacks.
@@ -200,7 +235,7 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
     /// What failed first, where and why; the next deployment goes on from there.
     pub async fn run(&self, known: &mut Known) -> Result<usize> {
         let mut recoveries = 0;
-        let (plan, mut present) = loop {
+        let (plan, present) = loop {
             let (plan, present) = self.plan(known).await?;
             let blocked: Vec<&str> = plan
                 .steps()
@@ -226,11 +261,7 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
         for step in &plan.left {
             self.reporter.stack(&step.name, "left", &step.reason);
         }
-        let mut changed = BTreeSet::new();
-        for wave in &plan.waves {
-            self.wave(wave, &mut present, known, &mut changed).await?;
-        }
-        Ok(changed.len())
+        Ok(self.carry_out(&self.batches(&plan), &present, known).await?.len())
     }
 
     /// Waits for what others do and brings back what takes no update; whether there was anything of that.
@@ -302,62 +333,130 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
         known.outputs.get(stack)?.get(output).cloned()
     }
 
-    /// One wave: change sets of all its stacks, a look at them, then their execution.
-    async fn wave(
+    /// What is begun together, and what must be done before it. Where changes are looked at, that is a wave; else every
+    /// step is one by itself, which waits for nothing but what it needs.
+    fn batches<'p>(&self, plan: &'p Plan) -> Vec<Batch<'p>> {
+        if self.approver.by_wave() {
+            let waves = plan.waves.iter().enumerate();
+            return waves
+                .map(|(number, wave)| Batch { steps: wave.iter().collect(), needs: (0..number).collect() })
+                .collect();
+        }
+        plan.steps()
+            .map(|step| Batch { steps: vec![step], needs: step.needs.iter().copied().collect() })
+            .collect()
+    }
+
+    /// Carries batches out, each once all that it needs is done. After a failure what runs goes on to its end and
+    /// nothing else is begun.
+    async fn carry_out(
         &self,
-        wave: &[Step],
-        present: &mut BTreeMap<String, Present>,
+        batches: &[Batch<'_>],
+        present: &BTreeMap<String, Present>,
         known: &mut Known,
-        changed: &mut BTreeSet<String>,
-    ) -> Result<()> {
-        for step in wave {
-            if let Some(entry) = self.manifest.stack(&step.stack) {
-                self.beside.before(entry, known).await?;
+    ) -> Result<BTreeSet<String>> {
+        // Batches are waves, one at a time, or single steps.
+        let side_by_side = if self.approver.by_wave() { 1 } else { self.concurrency };
+        let stop = AtomicBool::new(false);
+        // Of what can begin, that first which most has to wait for.
+        let mut open: Vec<usize> = (0..batches.len()).collect();
+        let ahead = longest_ways(batches);
+        open.sort_by_key(|number| Reverse(ahead[*number]));
+        let mut done = BTreeSet::new();
+        let mut running = FuturesUnordered::new();
+        let mut changed = BTreeSet::new();
+        // What earlier steps of the same stack have made of it.
+        let mut present = present.clone();
+        let mut failures = Vec::new();
+        loop {
+            while failures.is_empty() && running.len() < side_by_side {
+                let Some(place) = open.iter().position(|next| batches[*next].needs.is_subset(&done)) else {
+                    break;
+                };
+                let number = open.remove(place);
+                let batch = &batches[number];
+                let there = batch
+                    .steps
+                    .iter()
+                    .filter_map(|step| Some((step.name.clone(), present.get(&step.name)?.clone())))
+                    .collect();
+                let known = known.clone();
+                let stop = &stop;
+                running.push(async move { (number, self.batch(&batch.steps, there, known, stop).await) });
+            }
+            match running.next().await {
+                None => break,
+                Some((number, Ok(outcome))) => {
+                    done.insert(number);
+                    known.learn(outcome.known, batches[number].steps.iter().map(|step| step.stack.as_str()));
+                    for step in &batches[number].steps {
+                        present.remove(&step.name);
+                    }
+                    present.extend(outcome.present);
+                    changed.extend(outcome.changed);
+                }
+                Some((_, Err(error))) => {
+                    stop.store(true, Ordering::Relaxed);
+                    failures.push(error);
+                }
             }
         }
+        drop(running);
+        let mut failures = failures.into_iter();
+        let Some(first) = failures.next() else { return Ok(changed) };
+        self.discard().await;
+        for other in failures {
+            self.reporter.say(&format!("failed as well: {other:#}"));
+        }
+        Err(first)
+    }
+
+    /// One batch: change sets of all its stacks, a look at them, then their execution.
+    async fn batch(
+        &self,
+        steps: &[&Step],
+        mut present: BTreeMap<String, Present>,
+        mut known: Known,
+        stop: &AtomicBool,
+    ) -> Result<Outcome> {
+        let mut changed = BTreeSet::new();
+        for step in steps {
+            if let Some(entry) = self.manifest.stack(&step.stack) {
+                self.beside.before(entry, &mut known).await?;
+            }
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(Outcome { changed, present, known });
+        }
         let preparing: Vec<Result<Option<Prepared<'_>>>> =
-            stream::iter(wave.iter().map(|step| self.prepare(step, present, known)))
+            stream::iter(steps.iter().map(|step| self.prepare(step, &present, &known)))
                 .buffered(self.concurrency)
                 .collect()
                 .await;
-        let mut prepared = Vec::new();
-        let mut failure = None;
-        for outcome in preparing {
-            match outcome {
-                Ok(one) => prepared.extend(one),
-                Err(error) => failure = failure.or(Some(error)),
-            }
+        let prepared: Vec<Prepared<'_>> =
+            preparing.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        // What failed meanwhile stands: nobody is asked about what is not begun any more.
+        if !prepared.is_empty() && !stop.load(Ordering::Relaxed) {
+            self.approver.approve(&prepared).await?;
         }
-        if failure.is_none() && !prepared.is_empty() {
-            failure = self.approver.approve(&prepared).await.err();
-        }
-        if let Some(error) = failure {
-            self.discard().await;
-            return Err(error);
-        }
-        let stop = AtomicBool::new(false);
-        let mut running = stream::iter(prepared.iter().map(|one| self.finish(one, &stop)))
+        let mut running = stream::iter(prepared.iter().map(|one| self.finish(one, stop)))
             .buffer_unordered(self.concurrency);
         let mut failures = Vec::new();
         while let Some(outcome) = running.next().await {
             match outcome {
-                Ok(Some(name)) => {
-                    changed.insert(name);
-                }
-                Ok(None) => {}
+                Ok(name) => changed.extend(name),
                 Err(error) => failures.push(error),
             }
         }
         drop(running);
         let mut failures = failures.into_iter();
         if let Some(first) = failures.next() {
-            self.discard().await;
             for other in failures {
                 self.reporter.say(&format!("failed as well: {other:#}"));
             }
             return Err(first);
         }
-        for one in &prepared {
+        for one in prepared.iter().filter(|one| changed.contains(&one.step.name)) {
             match &one.after {
                 Some((_, target)) => {
                     let deployed = self.cloud.describe(&target.name).await?.with_context(|| {
@@ -373,18 +472,21 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
             }
         }
         // The last step of a stack is the one after which it is as it should be.
-        for step in wave.iter().filter(|step| step.part != Part::First) {
+        for step in steps.iter().filter(|step| step.part != Part::First) {
             let (Some(entry), Some(there)) = (self.manifest.stack(&step.stack), present.get_mut(&step.name))
             else {
                 continue;
             };
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
             if there.deployed.protected != entry.termination_protection {
                 self.cloud.protect(&entry.name, entry.termination_protection).await?;
                 there.deployed.protected = entry.termination_protection;
             }
-            self.beside.after(entry, known).await?;
+            self.beside.after(entry, &known).await?;
         }
-        Ok(())
+        Ok(Outcome { changed, present, known })
     }
 
     /// The change set of a step; `None` when there is nothing to do.
@@ -453,7 +555,7 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
         Ok(Some(Prepared { step, before, after: Some((entry, target)), change_set, role_arn }))
     }
 
-    /// Executes what was prepared, unless something else of the wave has failed; the stack's name if it changed.
+    /// Executes what was prepared, unless something else has failed; the stack's name if it changed.
     async fn finish(&self, one: &Prepared<'_>, stop: &AtomicBool) -> Result<Option<String>> {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
@@ -461,7 +563,7 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
         let name = &one.step.name;
         self.underway.executing().insert(name.clone());
         self.underway.pending().remove(name);
-        let outcome = self.carry_out(one).await;
+        let outcome = self.apply(one).await;
         self.underway.executing().remove(name);
         if let Err(error) = outcome {
             if !stop.swap(true, Ordering::Relaxed) {
@@ -472,7 +574,7 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
         Ok(Some(name.clone()))
     }
 
-    async fn carry_out(&self, one: &Prepared<'_>) -> Result<()> {
+    async fn apply(&self, one: &Prepared<'_>) -> Result<()> {
         let name = &one.step.name;
         let sources = self.sources(&one.step.stack);
         match &one.after {

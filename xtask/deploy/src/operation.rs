@@ -43,8 +43,23 @@ impl<C: CloudFormation> Operations<'_, C> {
     pub async fn change_set(&self, target: &Target, create: bool) -> Result<Option<ChangeSet>> {
         let name = &target.name;
         self.cloud.create_change_set(target, create).await?;
+        self.await_change_set(name, &format!("the change set of {name} failed"), "").await
+    }
+
+    /// Waits until the change set of a stack is there; `None` when there is nothing to change. One that failed is
+    /// deleted.
+    ///
+    /// # Errors
+    ///
+    /// That it failed, in the words given: `failed`, then AWS's reason, then `way_on`.
+    pub async fn await_change_set(
+        &self,
+        name: &str,
+        failed: &str,
+        way_on: &str,
+    ) -> Result<Option<ChangeSet>> {
         let deadline = Instant::now() + OPERATION_TIMEOUT;
-        loop {
+        for looks in 0.. {
             let change_set = self.cloud.describe_change_set(name).await?;
             match change_set.status.as_str() {
                 "CREATE_COMPLETE" => return Ok(Some(change_set)),
@@ -56,12 +71,13 @@ impl<C: CloudFormation> Operations<'_, C> {
                     {
                         return Ok(None);
                     }
-                    bail!("the change set of {name} failed: {reason}");
+                    bail!("{failed}: {reason}{way_on}");
                 }
-                _ if Instant::now() >= deadline => bail!("the change set of {name} does not come to an end"),
-                _ => self.cloud.pause().await,
+                _ if Instant::now() >= deadline => break,
+                _ => self.cloud.pause(looks).await,
             }
         }
+        bail!("the change set of {name} does not come to an end")
     }
 
     /// Executes the change set and follows the stack to the end of the operation.
@@ -70,7 +86,7 @@ impl<C: CloudFormation> Operations<'_, C> {
     ///
     /// The first resource that failed, with its construct, its source and AWS's reason.
     pub async fn execute(&self, name: &str, template: &Json, sources: &Sources) -> Result<()> {
-        let seen = self.event_ids(name).await?;
+        let seen = self.cloud.newest_events(name).await?;
         self.cloud.execute_change_set(name).await?;
         let total = template.get("Resources").and_then(Json::as_object).map_or(0, serde_json::Map::len);
         let (status, events) = self.follow(name, name, seen, total).await?;
@@ -87,6 +103,7 @@ impl<C: CloudFormation> Operations<'_, C> {
     /// What the SDK says, or that it takes too long.
     pub async fn at_rest(&self, name: &str) -> Result<()> {
         let deadline = Instant::now() + OPERATION_TIMEOUT;
+        let mut looks = 0;
         while let Some(deployed) = self.cloud.describe(name).await?
             && deployed.status.ends_with("_IN_PROGRESS")
             && deployed.status != "REVIEW_IN_PROGRESS"
@@ -94,7 +111,8 @@ impl<C: CloudFormation> Operations<'_, C> {
             if Instant::now() >= deadline {
                 bail!("{name} is {} and does not come to an end", deployed.status);
             }
-            self.cloud.pause().await;
+            self.cloud.pause(looks).await;
+            looks += 1;
         }
         Ok(())
     }
@@ -148,7 +166,7 @@ impl<C: CloudFormation> Operations<'_, C> {
         retain: &[String],
         role_arn: Option<&str>,
     ) -> Result<(String, Vec<ResourceEvent>)> {
-        let seen = self.event_ids(id).await?;
+        let seen = self.cloud.newest_events(id).await?;
         let total = self.cloud.resources(id).await.map_or(0, |resources| resources.len());
         self.cloud.delete_stack(name, retain, role_arn).await?;
         self.follow(name, id, seen, total).await
@@ -171,7 +189,7 @@ impl<C: CloudFormation> Operations<'_, C> {
         let Some(deployed) = self.cloud.describe(name).await? else {
             bail!("there is no stack {name}");
         };
-        let seen = self.event_ids(name).await?;
+        let seen = self.cloud.newest_events(name).await?;
         match deployed.status.as_str() {
             "UPDATE_ROLLBACK_FAILED" => {
                 self.cloud.continue_update_rollback(name, skip, role_arn).await?;
@@ -191,11 +209,6 @@ impl<C: CloudFormation> Operations<'_, C> {
         }
     }
 
-    async fn event_ids(&self, name: &str) -> Result<BTreeSet<String>> {
-        let events = self.cloud.new_events(name, &BTreeSet::new()).await?;
-        Ok(events.into_iter().map(|(id, _)| id).collect())
-    }
-
     /// Follows an operation on a stack (`id`: its name or, where it goes away, its id) to its end; gives the
     /// status in which it ended and the events since `seen`.
     async fn follow(
@@ -209,12 +222,12 @@ impl<C: CloudFormation> Operations<'_, C> {
         let mut done = BTreeSet::new();
         let deadline = Instant::now() + OPERATION_TIMEOUT;
         let mut quiet_since = Instant::now();
+        let mut looks = 0;
         let outcome = loop {
-            // The status first: what it has come to is then among the events.
-            let status = self.cloud.describe(id).await?.map(|deployed| deployed.status);
-            for (event_id, event) in self.cloud.new_events(id, &seen).await? {
+            let new = self.cloud.new_events(id, &seen).await?;
+            let quiet = new.is_empty();
+            for (event_id, event) in new {
                 seen.insert(event_id);
-                quiet_since = Instant::now();
                 if event.logical_id != name {
                     if event.status.ends_with("_COMPLETE") {
                         done.insert(event.logical_id.clone());
@@ -226,18 +239,24 @@ impl<C: CloudFormation> Operations<'_, C> {
             if let Some(end) = ended(name, &events) {
                 break end.to_owned();
             }
-            match status {
-                None => break "DELETE_COMPLETE".to_owned(),
-                Some(status) if status.ends_with("_IN_PROGRESS") => quiet_since = Instant::now(),
-                Some(status) if quiet_since.elapsed() > QUIET_TIMEOUT => break status,
-                Some(_) => {}
+            // Its events tell what goes on; where they do not, the stack itself is looked at.
+            if quiet {
+                match self.cloud.describe(id).await?.map(|deployed| deployed.status) {
+                    None => break "DELETE_COMPLETE".to_owned(),
+                    Some(status) if status.ends_with("_IN_PROGRESS") => quiet_since = Instant::now(),
+                    Some(status) if quiet_since.elapsed() > QUIET_TIMEOUT => break status,
+                    Some(_) => {}
+                }
+            } else {
+                quiet_since = Instant::now();
             }
             if Instant::now() >= deadline {
                 bail!(
                     "the operation on {name} does not come to an end; CloudFormation goes on with it, deploy again later"
                 );
             }
-            self.cloud.pause().await;
+            self.cloud.pause(looks).await;
+            looks += 1;
         };
         self.reporter.settle(name);
         Ok((outcome, events))

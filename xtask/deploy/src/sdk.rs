@@ -12,6 +12,10 @@ where
             "{what}: {} ({code}).\n  The credentials have run out or are not valid: log in again (`aws sso login`, or a new session token), then run the same command again. CloudFormation goes on with what it has begun, and nothing has to be undone",
             message.unwrap_or("the credentials are not accepted")
         ),
+        (Some(code), message) if is_throttled(code) => anyhow::anyhow!(
+            "{what}: {} ({code}).\n  AWS wants it slower, and eight attempts were not enough: run the same command again in a minute, with a lower --concurrency. What was begun goes on",
+            message.unwrap_or("too many requests")
+        ),
         (Some(code), Some(message)) => anyhow::anyhow!("{what}: {message} ({code})"),
         (Some(code), None) => anyhow::anyhow!("{what}: {code}"),
         _ => anyhow::anyhow!("{what}: {}", causes(&error)),
@@ -27,6 +31,19 @@ fn is_expired(code: &str) -> bool {
             | "RequestExpired"
             | "InvalidClientTokenId"
             | "UnrecognizedClientException"
+    )
+}
+
+/// Whether AWS has answered too much of late.
+fn is_throttled(code: &str) -> bool {
+    matches!(
+        code,
+        "Throttling"
+            | "ThrottlingException"
+            | "ThrottledException"
+            | "RequestLimitExceeded"
+            | "TooManyRequestsException"
+            | "SlowDown"
     )
 }
 

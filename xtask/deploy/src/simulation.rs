@@ -82,6 +82,8 @@ pub(crate) struct Simulation {
     pub(crate) violations: RefCell<Vec<String>>,
     /// How many stacks were worked on at the same time, at most.
     pub(crate) side_by_side: Cell<usize>,
+    /// Stacks whose creation or update has ended well, in that order.
+    pub(crate) ended: RefCell<Vec<String>>,
 }
 
 impl Simulation {
@@ -173,6 +175,7 @@ impl Simulation {
                         self.remove(stack, &id);
                     }
                     self.enter(stack, if create { "CREATE_COMPLETE" } else { "UPDATE_COMPLETE" });
+                    self.ended.borrow_mut().push(stack.deployed.name.clone());
                 }
             },
             Operation::RollBack { create, mut todo, before } => match todo.pop_front() {
@@ -394,6 +397,11 @@ impl CloudFormation for Simulation {
         })
     }
 
+    async fn newest_events(&self, name: &str) -> Result<BTreeSet<String>> {
+        let events = self.new_events(name, &BTreeSet::new()).await?;
+        Ok(events.into_iter().map(|(id, _)| id).collect())
+    }
+
     async fn new_events(&self, name: &str, seen: &BTreeSet<String>) -> Result<Vec<(String, ResourceEvent)>> {
         self.call()?;
         let stacks = self.stacks.borrow();
@@ -466,7 +474,7 @@ impl CloudFormation for Simulation {
         })
     }
 
-    async fn pause(&self) {
+    async fn pause(&self, _looks: u32) {
         self.tick();
         tokio::task::yield_now().await;
     }

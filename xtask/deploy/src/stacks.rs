@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Stacks {
     client: Client,
-    /// How often a status is asked for.
+    /// How often a status is asked for when it is not soon there.
     poll: Duration,
 }
 
@@ -36,6 +36,9 @@ impl Stacks {
         Self { client, poll }
     }
 }
+
+/// How many looks come sooner than the others: each after twice the time of the one before.
+const SOONER_LOOKS: u32 = 4;
 
 /// Whether an error says that there is no such stack or change set.
 fn is_absent<E: ProvideErrorMetadata>(error: &E) -> bool {
@@ -155,6 +158,17 @@ impl CloudFormation for Stacks {
             })
     }
 
+    async fn newest_events(&self, name: &str) -> Result<BTreeSet<String>> {
+        match self.client.describe_stack_events().stack_name(name).send().await {
+            Ok(page) => {
+                let ids = page.stack_events().iter().filter_map(|event| event.event_id());
+                Ok(ids.map(str::to_owned).collect())
+            }
+            Err(error) if is_absent(&error) => Ok(BTreeSet::new()),
+            Err(error) => Err(told(error, &format!("cannot read the events of {name}"))),
+        }
+    }
+
     async fn new_events(&self, name: &str, seen: &BTreeSet<String>) -> Result<Vec<(String, ResourceEvent)>> {
         let mut found = Vec::new();
         let mut token: Option<String> = None;
@@ -265,9 +279,14 @@ impl CloudFormation for Stacks {
         Ok(found)
     }
 
-    async fn pause(&self) {
-        tokio::time::sleep(self.poll).await;
+    async fn pause(&self, looks: u32) {
+        tokio::time::sleep(interval(self.poll, looks)).await;
     }
+}
+
+/// How long until the next look. What takes a moment is seen soon, what takes longer is not asked for all the time.
+fn interval(poll: Duration, looks: u32) -> Duration {
+    poll / (1 << SOONER_LOOKS.saturating_sub(looks))
 }
 
 fn resource_change(change: &aws_sdk_cloudformation::types::ResourceChange) -> ResourceChange {
@@ -306,4 +325,18 @@ fn deployed(stack: &Stack) -> Deployed {
 
 fn pairs<'a>(pairs: impl Iterator<Item = (Option<&'a str>, Option<&'a str>)>) -> BTreeMap<String, String> {
     pairs.filter_map(|(key, value)| Some((key?.to_owned(), value?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_come_ever_later_and_then_at_the_same_pace() {
+        let poll = Duration::from_secs(3);
+        let all: Vec<Duration> = (0..7).map(|looks| interval(poll, looks)).collect();
+        assert!(all[0] < poll / 10 && all.is_sorted(), "{all:?}");
+        assert_eq!(all[4..], [poll; 3]);
+        assert_eq!(interval(poll, u32::MAX), poll);
+    }
 }

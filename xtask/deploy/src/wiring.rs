@@ -17,6 +17,21 @@ pub struct Known {
     pub assets: BTreeMap<String, BTreeMap<String, String>>,
 }
 
+impl Known {
+    /// Takes over what was learnt beside: the outputs of these stacks, and all that was looked up or published.
+    pub fn learn<'a>(&mut self, other: Self, stacks: impl Iterator<Item = &'a str>) {
+        let Self { mut outputs, bootstrap_servers, assets } = other;
+        for stack in stacks {
+            match outputs.remove(stack) {
+                Some(given) => drop(self.outputs.insert(stack.to_owned(), given)),
+                None => drop(self.outputs.remove(stack)),
+            }
+        }
+        self.bootstrap_servers.extend(bootstrap_servers);
+        self.assets.extend(assets);
+    }
+}
+
 /// Why a value is not to be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WiringError {

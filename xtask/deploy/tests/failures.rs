@@ -1,26 +1,29 @@
-//! What goes wrong, on the real local parts: the engine killed at every step, two at once, a failure in the middle of
-//! a wave.
+//! What goes wrong, on the real local parts: the engine killed at every step, the emulator killed in the middle, two at
+//! once, a failure in the middle of a wave.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
     process::Stdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_config::{BehaviorVersion, Region};
-use cfn::{Json, assembly::Manifest};
+use cfn::{
+    Assembly, Json,
+    assembly::{Manifest, ParameterWiring, SCHEMA_VERSION, Source, StackEntry, template_sha256},
+};
 use deploy_engine::{
     cloudformation::CloudFormation,
     operation::{Operations, Sources},
     report::{Format, Reporter},
     stacks::Stacks,
 };
-use platform::System;
 use serde_json::json;
 use support::{House, read_until, told, workspace};
 
@@ -36,56 +39,150 @@ async fn cloud(house: &House) -> Stacks {
     Stacks::new(aws_sdk_cloudformation::Client::new(&config), Duration::from_millis(50))
 }
 
-/// Deletes all stacks and leaves the parts running.
-async fn sweep(house: &House) {
-    let stacks = cloud(house).await;
-    let reporter = Reporter::new(Format::Json);
-    let operations = Operations { cloud: &stacks, reporter: &reporter };
-    for entry in Manifest::read(&house.assembly()).unwrap().stacks.iter().rev() {
-        operations.at_rest(&entry.name).await.unwrap();
-        operations.delete(&entry.name, &Json::Null, &Sources::new(), None).await.unwrap();
+/// Three stacks, each of which gets a value of the one before, of types that the emulator makes at once.
+fn small(version: u32) -> Assembly {
+    let stack = |id: &str, before: Option<&str>| {
+        let mut template = json!({
+            "Resources": { "Value": { "Type": "AWS::SSM::Parameter", "Properties": {
+                "Name": format!("/small/{id}"), "Type": "String", "Value": format!("{version}"),
+            } } },
+            "Outputs": { "Value": { "Value": { "Fn::GetAtt": ["Value", "Value"] } } },
+        });
+        let mut parameters = Vec::new();
+        if let Some(before) = before {
+            template["Parameters"] = json!({ "Before": { "Type": "String" } });
+            template["Resources"]["Value"]["Properties"]["Value"] =
+                json!({ "Fn::Sub": format!("${{Before}} {version}") });
+            let source = Source::Output { stack: before.to_owned(), output: "Value".to_owned() };
+            parameters.push(ParameterWiring { name: "Before".to_owned(), source });
+        }
+        let entry = StackEntry {
+            id: id.to_owned(),
+            name: format!("small-{id}"),
+            template: format!("{id}.template.json"),
+            template_sha256: template_sha256(&template),
+            depends_on: before.into_iter().map(str::to_owned).collect(),
+            capabilities: Vec::new(),
+            termination_protection: false,
+            tags: [("floodgate:environment".to_owned(), "local".to_owned())].into(),
+            parameters,
+            invocations: Vec::new(),
+        };
+        (entry, template)
+    };
+    let all = [stack("one", None), stack("two", Some("one")), stack("three", Some("two"))];
+    Assembly {
+        manifest: Manifest {
+            schema_version: SCHEMA_VERSION,
+            environment: "local".to_owned(),
+            provider: "local".to_owned(),
+            account: "000000000000".to_owned(),
+            region: "eu-west-1".to_owned(),
+            prefix: "small".to_owned(),
+            digest: String::new(),
+            stacks: all.iter().map(|(entry, _)| entry.clone()).collect(),
+            assets: Vec::new(),
+            artifact_bucket: None,
+            workloads: Vec::new(),
+            helm_releases: Vec::new(),
+            cluster_manifests: Vec::new(),
+            cluster: None,
+            systems: BTreeMap::new(),
+        },
+        templates: all.into_iter().map(|(entry, template)| (entry.id, template)).collect(),
+        files: BTreeMap::new(),
+        provenance: Vec::new(),
     }
 }
 
+/// The values that the small stacks give, each once there and whole.
+async fn values(stacks: &Stacks) -> Vec<String> {
+    let mut there = stacks.list().await.unwrap();
+    there.sort_by_key(|one| one.name.clone());
+    assert!(there.iter().all(|one| one.status.ends_with("E_COMPLETE")), "{there:?}");
+    there.into_iter().map(|one| one.outputs["Value"].clone()).collect()
+}
+
+/// Begins to deploy and kills that after so many lines; whether it had not ended before.
+fn killed_after(house: &House, lines: usize) -> bool {
+    let mut child = house
+        .engine(&["deploy", "--stacks-only"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let read = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
+    let is_killed = read == lines;
+    if is_killed {
+        child.kill().unwrap();
+    }
+    child.wait().unwrap();
+    is_killed
+}
+
 #[tokio::test]
-async fn a_deployment_killed_at_any_step_is_gone_on_with() {
-    // One system with functions and one without: each kill is followed by a whole deployment.
-    let house = House::with_systems(&[System::Trades, System::Lessons]);
+async fn a_deployment_killed_at_any_line_is_gone_on_with() {
+    let house = House::of(&small(1));
     house.local(&["up"]);
-    let stacks = Manifest::read(&house.assembly()).unwrap().stacks;
-    // A line a resource is more steps than there is time for; every nineteenth, beginning anywhere, meets all kinds.
-    let (mut kills, mut line) = (0, 1);
+    let stacks = cloud(&house).await;
+    let reporter = Reporter::new(Format::Json);
+    let operations = Operations { cloud: &stacks, reporter: &reporter };
+    // The creation of all stacks.
+    let mut line = 1;
+    while killed_after(&house, line) {
+        house.succeeds(&["deploy", "--stacks-only"]);
+        assert_eq!(values(&stacks).await, ["1", "1 1 1", "1 1"], "killed after line {line}");
+        for id in ["three", "two", "one"] {
+            let name = format!("small-{id}");
+            operations.delete(&name, &Json::Null, &Sources::new(), None).await.unwrap();
+        }
+        line += 1;
+    }
+    assert!(line > 9, "only {line} lines");
+    // Their update, in which each has other values than before.
+    let (mut version, mut line) = (2, 1);
     loop {
-        let mut child = house
-            .engine(&["deploy", "--stacks-only"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(line).count();
-        let ended = lines < line;
-        if !ended {
-            child.kill().unwrap();
-            kills += 1;
-        }
-        child.wait().unwrap();
-        let again = house.succeeds(&["deploy", "--stacks-only"]);
-        let plan = house.succeeds(&["deploy", "--plan"]);
-        let all = format!("local: {} as they should be", stacks.len());
-        assert!(plan.contains(&all), "killed after line {line}:\n{again}\n{plan}");
-        let there: Vec<String> =
-            cloud(&house).await.list().await.unwrap().into_iter().map(|one| one.name).collect();
-        for entry in &stacks {
-            let times = there.iter().filter(|name| **name == entry.name).count();
-            assert_eq!(times, 1, "killed after line {line}: {}", entry.name);
-        }
-        if ended {
+        small(version).write(&house.assembly()).unwrap();
+        let is_killed = killed_after(&house, line);
+        house.succeeds(&["deploy", "--stacks-only"]);
+        let v = version;
+        let expected = [format!("{v}"), format!("{v} {v} {v}"), format!("{v} {v}")];
+        assert_eq!(values(&stacks).await, expected, "killed after line {line}");
+        if !is_killed {
             break;
         }
-        sweep(&house).await;
-        line += 19;
+        version += 1;
+        line += 1;
     }
-    assert!(kills > 5, "only {kills} kills");
+    assert!(line > 9, "only {line} lines");
+}
+
+#[tokio::test]
+async fn the_emulator_killed_in_the_middle_is_gone_on_with() {
+    let house = House::of(&small(1));
+    house.local(&["up"]);
+    let mut child = house
+        .engine(&["deploy", "--stacks-only"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The first stack is there, the second is begun.
+    read_until(&mut child, "small-two");
+    house.kill_part("aws");
+    // It may have found its way on by itself, once the supervisor has brought the emulator back.
+    child.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (success, text) = house.run(&["deploy", "--stacks-only"]);
+        if success {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+    }
+    assert_eq!(values(&cloud(&house).await).await, ["1", "1 1 1", "1 1"]);
+    let plan = house.succeeds(&["deploy", "--plan"]);
+    assert!(plan.contains("local: 3 as they should be"), "{plan}");
 }
 
 #[test]

@@ -164,7 +164,7 @@ async fn drift_is_seen_and_resources_come_and_go_alive() {
     assert!(again.to_string().contains("no resource `Orders`"), "{again:#}");
 
     let claims = [parse(&format!("Orders=QueueUrl={url}")).unwrap()];
-    import::run(&client, operations, POLL, &queues, &template, &BTreeMap::new(), &claims).await.unwrap();
+    import::run(&client, operations, &queues, &template, &BTreeMap::new(), &claims).await.unwrap();
     let imported = stacks.template("queues").await.unwrap();
     assert_eq!(imported["Resources"]["Orders"]["DeletionPolicy"], "Retain");
     deploy(operations, &queues, &template).await;
@@ -173,9 +173,8 @@ async fn drift_is_seen_and_resources_come_and_go_alive() {
     assert_eq!(drifted.len(), 1, "what differs from the template was left and is told: {drifted:?}");
 
     let claims = [parse("Missing=QueueUrl=nowhere").unwrap()];
-    let error = import::run(&client, operations, POLL, &queues, &template, &BTreeMap::new(), &claims)
-        .await
-        .unwrap_err();
+    let error =
+        import::run(&client, operations, &queues, &template, &BTreeMap::new(), &claims).await.unwrap_err();
     assert!(error.to_string().contains("no resource `Missing`"), "{error:#}");
     tokio::task::spawn_blocking(move || drop(local)).await.unwrap();
 }
@@ -296,7 +295,6 @@ async fn a_reverted_drift_is_a_change_set_that_heeds_drift() {
     let error = drift::revert(
         &client,
         &Operations { cloud: &stacks, reporter: &Reporter::new(Format::Json) },
-        POLL,
         &entry("queues"),
         &template,
     )

@@ -154,6 +154,83 @@ async fn credentials_that_run_out_in_the_middle_are_told_with_the_way_on() {
 }
 
 #[tokio::test]
+async fn throttling_in_the_middle_of_an_operation_begins_nothing_twice() {
+    let server = Server::default();
+    server.refuses("ExecuteChangeSet", 2, "Throttling", "Rate exceeded");
+    server.says("ExecuteChangeSet", &[""]);
+    server.says("DescribeStackEvents", &[&events(&[], None)]);
+    server.refuses("DescribeStackEvents", 3, "ThrottlingException", "Rate exceeded");
+    let end = [
+        event(2, "fg", STACK, "CREATE_COMPLETE", ""),
+        event(1, "fg", STACK, "CREATE_IN_PROGRESS", "User Initiated"),
+    ];
+    server.says("DescribeStackEvents", &[&events(&end, None)]);
+    let stacks = server.stacks().await;
+    let reporter = Reporter::new(Format::Json);
+    let operations = Operations { cloud: &stacks, reporter: &reporter };
+    operations.execute("fg", &Json::Null, &Sources::new()).await.unwrap();
+    assert_eq!(server.calls("ExecuteChangeSet").len(), 3, "two were refused");
+    assert_eq!(server.calls("DescribeStackEvents").len(), 5);
+}
+
+#[tokio::test]
+async fn throttling_that_does_not_end_is_told() {
+    let server = Server::default();
+    server.refuses("DescribeStacks", 1, "Throttling", "Rate exceeded");
+    let stacks = server.stacks().await;
+    let error = stacks.describe("fg").await.unwrap_err().to_string();
+    assert!(error.contains("cannot describe the stack fg: Rate exceeded (Throttling)"), "{error}");
+    assert!(error.contains("--concurrency"), "{error}");
+}
+
+#[tokio::test]
+async fn somebody_elses_operation_is_waited_for() {
+    for during in ["CREATE", "UPDATE", "UPDATE_ROLLBACK", "DELETE", "IMPORT", "UPDATE_COMPLETE_CLEANUP"] {
+        let server = Server::default();
+        let busy = stack(&format!("{during}_IN_PROGRESS"));
+        server.says("DescribeStacks", &[&busy, &busy, &stack("UPDATE_COMPLETE")]);
+        let stacks = server.stacks().await;
+        let reporter = Reporter::new(Format::Json);
+        Operations { cloud: &stacks, reporter: &reporter }.at_rest("fg").await.unwrap();
+        assert_eq!(server.calls("DescribeStacks").len(), 3, "{during}");
+    }
+    // Nobody works on a stack that waits for its first change set.
+    let server = Server::default();
+    server.says("DescribeStacks", &[&stack("REVIEW_IN_PROGRESS")]);
+    let stacks = server.stacks().await;
+    let reporter = Reporter::new(Format::Json);
+    Operations { cloud: &stacks, reporter: &reporter }.at_rest("fg").await.unwrap();
+    assert_eq!(server.calls("DescribeStacks").len(), 1);
+}
+
+#[tokio::test]
+async fn what_failed_and_was_not_rolled_back_goes_back() {
+    for (status, action, end) in [
+        ("UPDATE_ROLLBACK_FAILED", "ContinueUpdateRollback", "UPDATE_ROLLBACK_COMPLETE"),
+        ("UPDATE_FAILED", "RollbackStack", "UPDATE_ROLLBACK_COMPLETE"),
+        ("CREATE_FAILED", "RollbackStack", "ROLLBACK_COMPLETE"),
+    ] {
+        let server = Server::default();
+        server.says("DescribeStacks", &[&stack(status)]);
+        let before = event(1, "fg", STACK, status, "");
+        let after = [event(2, "fg", STACK, end, ""), before.clone()];
+        server.says("DescribeStackEvents", &[&events(&[before], None), &events(&after, None)]);
+        let stacks = server.stacks().await;
+        let reporter = Reporter::new(Format::Json);
+        let operations = Operations { cloud: &stacks, reporter: &reporter };
+        operations.go_back("fg", &[], &Json::Null, &Sources::new(), None).await.unwrap();
+        assert_eq!(server.calls(action).len(), 1, "{status}");
+    }
+    let server = Server::default();
+    server.says("DescribeStacks", &[&stack("UPDATE_COMPLETE")]);
+    let stacks = server.stacks().await;
+    let reporter = Reporter::new(Format::Json);
+    let operations = Operations { cloud: &stacks, reporter: &reporter };
+    let error = operations.go_back("fg", &[], &Json::Null, &Sources::new(), None).await.unwrap_err();
+    assert_eq!(error.to_string(), "the stack fg is UPDATE_COMPLETE: there is nothing to roll back");
+}
+
+#[tokio::test]
 async fn events_come_from_all_pages_and_stop_at_what_was_seen() {
     let server = Server::default();
     let thing =

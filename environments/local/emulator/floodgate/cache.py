@@ -75,4 +75,6 @@ RECORDED = {
 
 EXERCISED = {CLUSTER: {"create": cluster_create, "update": cluster_update, "delete": cluster_delete}}
 
+WAITING = {CLUSTER}
+
 RECORDED_BY_EMULATOR = set()

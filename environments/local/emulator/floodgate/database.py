@@ -25,23 +25,30 @@ GROUPS = ("rds_superuser", "rds_iam")
 # -- The real side -------------------------------------------------------------------------------------------
 
 
-def make_role(name, attributes):
-    """A role, whether or not there is one."""
-    if not postgresql.run(f"SELECT 1 FROM pg_roles WHERE rolname = {literal(name)}"):
-        postgresql.run(f"CREATE ROLE {identifier(name)}")
-    postgresql.run(f"ALTER ROLE {identifier(name)} {attributes}")
+def unless(query, statement):
+    """A statement that is executed unless the query finds something."""
+    return f"SELECT {literal(statement)} WHERE NOT EXISTS ({query}) \\gexec"
+
+
+def role(name, attributes):
+    """What makes a role, whether or not there is one."""
+    return (
+        unless(f"SELECT FROM pg_roles WHERE rolname = {literal(name)}", f"CREATE ROLE {identifier(name)}"),
+        f"ALTER ROLE {identifier(name)} {attributes};",
+    )
 
 
 def make_database(name, master, password):
-    """The master user and its database. What outlived a crash of the emulator is taken over."""
-    for group in GROUPS:
-        make_role(group, "NOLOGIN")
-    make_role(master, f"LOGIN CREATEDB CREATEROLE PASSWORD {literal(password)}")
+    """The master user and its database, by one run of the client. What outlived a crash of the emulator is taken over."""
+    statements = [statement for group in GROUPS for statement in role(group, "NOLOGIN")]
+    statements += role(master, f"LOGIN CREATEDB CREATEROLE PASSWORD {literal(password)}")
     for group in (*GROUPS, "pg_monitor", "pg_signal_backend"):
         admin = " WITH ADMIN OPTION" if group != "rds_superuser" else ""
-        postgresql.run(f"GRANT {group} TO {identifier(master)}{admin}")
-    if name and not postgresql.run(f"SELECT 1 FROM pg_database WHERE datname = {literal(name)}"):
-        postgresql.run(f"CREATE DATABASE {identifier(name)} OWNER {identifier(master)}")
+        statements.append(f"GRANT {group} TO {identifier(master)}{admin};")
+    if name:
+        there = f"SELECT FROM pg_database WHERE datname = {literal(name)}"
+        statements.append(unless(there, f"CREATE DATABASE {identifier(name)} OWNER {identifier(master)}"))
+    postgresql.run("\n".join(statements))
 
 
 def drop_database(name, master, is_shared):
@@ -121,7 +128,7 @@ def cluster_update(physical_id, old_props, new_props, stack_name, logical_id):
 def cluster_delete(physical_id, props):
     cluster = rds._clusters.pop(physical_id, None)
     master = master_user(props)
-    is_shared = any(other.get("MasterUsername") == master for other in rds._clusters.values())
+    is_shared = any(other.get("MasterUsername") == master for other in list(rds._clusters.values()))
     drop_database(props.get("DatabaseName", ""), master, is_shared)
     secret_arn = ((cluster or {}).get("MasterUserSecret") or {}).get("SecretArn")
     if secret_arn:
@@ -238,6 +245,8 @@ RECORDED = {
         "create": target_group_create, "update": target_group_update, "delete": target_group_delete,
     },
 }
+
+WAITING = {CLUSTER}
 
 RECORDED_BY_EMULATOR = {
     "AWS::RDS::DBClusterParameterGroup", "AWS::RDS::DBParameterGroup", "AWS::RDS::DBSubnetGroup",

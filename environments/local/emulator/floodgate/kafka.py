@@ -123,4 +123,6 @@ EXERCISED = {
     "AWS::MSK::Topic": {"create": topic_create, "update": topic_update, "delete": topic_delete},
 }
 
+WAITING = {"AWS::MSK::Topic"}
+
 RECORDED_BY_EMULATOR = set()

@@ -1,7 +1,8 @@
 //! What a binary needs to run: its processor and the newest glibc that it asks for. Reads the few parts of ELF that
-//! say so; what is no 64-bit little-endian ELF file is refused. Pure.
+//! say so, and no more of a file: a debug build has a hundred megabytes. What is no 64-bit little-endian ELF file is
+//! refused.
 
-use std::fmt;
+use std::{fmt, fs::File, os::unix::fs::FileExt};
 
 use cfn::architecture::Architecture;
 
@@ -64,13 +65,48 @@ const SECTION_VERSION_NEEDS: u32 = 0x6fff_fffe;
 const SEGMENT_INTERPRETER: u32 = 3;
 const NEED_IS_WEAK: u16 = 2;
 
+/// A longer name of a version is none.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Where a binary's bytes come from.
+trait Bytes {
+    /// Fills `into` from a place on; whether that many bytes are there.
+    fn fill(&self, place: usize, into: &mut [u8]) -> bool;
+}
+
+impl Bytes for [u8] {
+    fn fill(&self, place: usize, into: &mut [u8]) -> bool {
+        let found = self.get(place..).and_then(|rest| rest.get(..into.len()));
+        found.map(|bytes| into.copy_from_slice(bytes)).is_some()
+    }
+}
+
+impl Bytes for File {
+    fn fill(&self, place: usize, into: &mut [u8]) -> bool {
+        self.read_exact_at(into, place as u64).is_ok()
+    }
+}
+
 /// Reads a binary.
 ///
 /// # Errors
 ///
 /// See [`ElfError`].
-pub fn needs(file: &[u8]) -> Result<Needs, ElfError> {
-    if file.get(..6) != Some(b"\x7fELF\x02\x01") {
+pub fn needs(bytes: &[u8]) -> Result<Needs, ElfError> {
+    read(bytes)
+}
+
+/// Reads a binary from its file.
+///
+/// # Errors
+///
+/// See [`ElfError`].
+pub fn needs_of(file: &File) -> Result<Needs, ElfError> {
+    read(file)
+}
+
+fn read<B: Bytes + ?Sized>(file: &B) -> Result<Needs, ElfError> {
+    if bytes_at(file, 0, "the header") != Ok(*b"\x7fELF\x02\x01") {
         return Err(ElfError::NotElf);
     }
     let architecture = match u16_at(file, 0x12, "the header")? {
@@ -88,7 +124,7 @@ pub fn needs(file: &[u8]) -> Result<Needs, ElfError> {
 }
 
 /// The newest version that the section of version needs names, of any library: all are glibc's.
-fn newest_glibc(file: &[u8]) -> Result<Option<Glibc>, ElfError> {
+fn newest_glibc<B: Bytes + ?Sized>(file: &B) -> Result<Option<Glibc>, ElfError> {
     let (sections, size) = (offset_at(file, 0x28, "the header")?, u16_at(file, 0x3a, "the header")?);
     let count = usize::from(u16_at(file, 0x3c, "the header")?);
     let mut newest = None;
@@ -107,7 +143,7 @@ fn newest_glibc(file: &[u8]) -> Result<Option<Glibc>, ElfError> {
             for _ in 0..versions {
                 // A weak need is of functions that the program looks for and can do without.
                 if u16_at(file, add(version, 4)?, "a version")? & NEED_IS_WEAK == 0 {
-                    let name = text_at(file, add(names, offset32_at(file, add(version, 8)?)?)?)?;
+                    let name = &text_at(file, add(names, offset32_at(file, add(version, 8)?)?)?)?;
                     newest = newest.max(Glibc::of_symbol_version(name));
                 }
                 let next = offset32_at(file, add(version, 12)?)?;
@@ -134,30 +170,41 @@ fn at(table: usize, number: usize, size: u16) -> Result<usize, ElfError> {
     add(table, number.checked_mul(usize::from(size)).ok_or(ElfError::Damaged("a table"))?)
 }
 
-fn bytes_at<const N: usize>(file: &[u8], place: usize, what: &'static str) -> Result<[u8; N], ElfError> {
-    file.get(place..).and_then(|rest| rest.first_chunk::<N>()).copied().ok_or(ElfError::Damaged(what))
+fn bytes_at<const N: usize, B: Bytes + ?Sized>(
+    file: &B,
+    place: usize,
+    what: &'static str,
+) -> Result<[u8; N], ElfError> {
+    let mut bytes = [0; N];
+    if file.fill(place, &mut bytes) { Ok(bytes) } else { Err(ElfError::Damaged(what)) }
 }
 
-fn u16_at(file: &[u8], place: usize, what: &'static str) -> Result<u16, ElfError> {
+fn u16_at<B: Bytes + ?Sized>(file: &B, place: usize, what: &'static str) -> Result<u16, ElfError> {
     bytes_at(file, place, what).map(u16::from_le_bytes)
 }
 
-fn u32_at(file: &[u8], place: usize, what: &'static str) -> Result<u32, ElfError> {
+fn u32_at<B: Bytes + ?Sized>(file: &B, place: usize, what: &'static str) -> Result<u32, ElfError> {
     bytes_at(file, place, what).map(u32::from_le_bytes)
 }
 
-fn offset32_at(file: &[u8], place: usize) -> Result<usize, ElfError> {
+fn offset32_at<B: Bytes + ?Sized>(file: &B, place: usize) -> Result<usize, ElfError> {
     usize::try_from(u32_at(file, place, "an offset")?).map_err(|_| ElfError::Damaged("an offset"))
 }
 
-fn offset_at(file: &[u8], place: usize, what: &'static str) -> Result<usize, ElfError> {
+fn offset_at<B: Bytes + ?Sized>(file: &B, place: usize, what: &'static str) -> Result<usize, ElfError> {
     usize::try_from(u64::from_le_bytes(bytes_at(file, place, what)?)).map_err(|_| ElfError::Damaged(what))
 }
 
-fn text_at(file: &[u8], place: usize) -> Result<&str, ElfError> {
-    let rest = file.get(place..).ok_or(ElfError::Damaged("a name"))?;
-    let end = rest.iter().position(|byte| *byte == 0).ok_or(ElfError::Damaged("a name"))?;
-    std::str::from_utf8(&rest[..end]).map_err(|_| ElfError::Damaged("a name"))
+/// A text that a zero ends, of a length that names of versions have.
+fn text_at<B: Bytes + ?Sized>(file: &B, place: usize) -> Result<String, ElfError> {
+    let mut text = Vec::new();
+    while text.len() <= NAME_BYTES_MAX {
+        match bytes_at::<1, B>(file, add(place, text.len())?, "a name")? {
+            [0] => return String::from_utf8(text).map_err(|_| ElfError::Damaged("a name")),
+            [byte] => text.push(byte),
+        }
+    }
+    Err(ElfError::Damaged("a name"))
 }
 
 #[cfg(test)]
@@ -183,6 +230,7 @@ mod tests {
     fn a_program_is_read_as_the_toolchain_reads_it() {
         let path = std::env::current_exe().unwrap();
         let needs = needs(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(needs_of(&File::open(&path).unwrap()), Ok(needs));
         assert_eq!(needs.architecture.rust_target().split('-').next(), Some(std::env::consts::ARCH));
         assert!(needs.dynamic);
         let output = Command::new("readelf").args(["--version-info", "--wide"]).arg(&path).output().unwrap();

@@ -1,22 +1,25 @@
 //! From a binary to what is published: read, judged, stripped, packed, named by content. What was packed before is
 //! not packed again.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail};
-use cfn::{architecture::Architecture, assembly::sha256_hex};
+use cfn::architecture::Architecture;
 use serde::{Deserialize, Serialize};
 
 use super::{
     elf::{self, Glibc, LAMBDA_GLIBC, Needs},
-    function_zip::{UNPACKED_BYTES_MAX, function_zip},
+    function_zip::{Effort, UNPACKED_BYTES_MAX, function_zip},
     image::{self, BASE_GLIBC, Described},
-    store::Store,
+    store::{Store, sha256_of},
     strip::strip_debug,
 };
 
 /// Counted up when packing changes, so that nothing is taken for packed that was packed otherwise.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// Where the program is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,63 +139,78 @@ pub fn pack(store: &Store, package: &str, binary: &Path, place: Place, form: For
     {
         return Ok((packed, false));
     }
-    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let judged = elf::needs(&read(binary)?)
+    let open = |path: &Path| File::open(path).with_context(|| format!("cannot read {}", path.display()));
+    let judged = elf::needs_of(&open(binary)?)
         .map_err(|error| error.to_string())
         .and_then(|needs| judge(needs, place, form));
-    let mut remarks = match judged {
+    let remarks = match judged {
         Ok(remarks) => remarks,
         Err(why) => bail!("{} cannot be {package}: {why}", binary.display()),
     };
-    let partial = store.partial(&format!("{digest}.stripped"));
-    if let Some(parent) = partial.parent() {
+    let stripped = store.partial(&format!("{digest}.stripped"));
+    if let Some(parent) = stripped.parent() {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     }
-    let stripped = strip_debug(binary, &partial);
-    let program = if stripped { read(&partial) } else { read(binary) };
+    let is_stripped = strip_debug(binary, &stripped);
+    let outcome = pack_program(store, package, if is_stripped { &stripped } else { binary }, place, form);
     // It may not be there.
-    let _ = fs::remove_file(&partial);
-    let program = program?;
-    if !stripped {
-        remarks.push(
+    let _ = fs::remove_file(&stripped);
+    let mut packed = Packed { stripped: is_stripped, ..outcome? };
+    packed.remarks.extend(remarks);
+    if !is_stripped {
+        packed.remarks.push(
             "holds its debug information: neither rustc's tools nor `strip` could take it out".to_owned(),
         );
     }
-    if form == Form::Zip && program.len() > UNPACKED_BYTES_MAX {
-        bail!(
-            "{package} has {} MB, Lambda takes {} MB; build it with --release",
-            program.len() / 1_000_000,
-            UNPACKED_BYTES_MAX / 1_000_000
-        );
-    }
-    let unpacked_bytes = program.len() as u64;
-    let (bytes, unpacked_sha256) = match form {
-        Form::Zip => {
-            let zipped = function_zip(&program).with_context(|| format!("cannot pack {package}"))?;
-            (zipped, sha256_hex(&program))
-        }
-        Form::Layer => {
-            let layer = image::layer(package, &program).with_context(|| format!("cannot pack {package}"))?;
-            (layer.compressed, layer.unpacked_sha256)
-        }
-    };
-    let sha256 = sha256_hex(&bytes);
-    let packed = Packed {
-        file: format!("{sha256}.{}", form.extension()),
-        sha256,
-        bytes: bytes.len() as u64,
-        unpacked_bytes,
-        unpacked_sha256,
-        stripped,
-        remarks,
-    };
-    store.write(&packed.file, &bytes)?;
     store.write_json(&note, &packed)?;
     Ok((packed, true))
 }
 
+/// Packs a program as it is. A zip is written as the program is read: a debug build's functions, several at a time,
+/// are more than what the engine should hold.
+fn pack_program(store: &Store, package: &str, program: &Path, place: Place, form: Form) -> Result<Packed> {
+    let unpacked_bytes =
+        fs::metadata(program).with_context(|| format!("cannot read {}", program.display()))?.len();
+    if form == Form::Zip && unpacked_bytes > UNPACKED_BYTES_MAX {
+        bail!(
+            "{package} has {} MB, Lambda takes {} MB; build it with --release",
+            unpacked_bytes / 1_000_000,
+            UNPACKED_BYTES_MAX / 1_000_000
+        );
+    }
+    let what = || format!("cannot pack {package}");
+    let partial = store.partial(&format!("{package}.packed"));
+    let unpacked_sha256 = match form {
+        Form::Zip => {
+            let effort = if place == Place::Here { Effort::Least } else { Effort::Usual };
+            let zip = File::create(&partial).with_context(what)?;
+            function_zip(File::open(program).with_context(what)?, zip, effort).with_context(what)?;
+            sha256_of(program)?
+        }
+        Form::Layer => {
+            let layer = image::layer(package, &fs::read(program).with_context(what)?).with_context(what)?;
+            fs::write(&partial, &layer.compressed).with_context(what)?;
+            layer.unpacked_sha256
+        }
+    };
+    let sha256 = sha256_of(&partial)?;
+    let packed = Packed {
+        file: format!("{sha256}.{}", form.extension()),
+        sha256,
+        bytes: fs::metadata(&partial).with_context(what)?.len(),
+        unpacked_bytes,
+        unpacked_sha256,
+        stripped: false,
+        remarks: Vec::new(),
+    };
+    store.adopt(&partial, &packed.file)?;
+    Ok(packed)
+}
+
 #[cfg(test)]
 mod tests {
+    use cfn::assembly::sha256_hex;
+
     use super::*;
 
     fn needs(architecture: Architecture, glibc: Option<Glibc>) -> Needs {

@@ -14,10 +14,10 @@ use cfn::{
     assembly::{AssetEntry, AssetKind, Manifest, ParameterWiring, Source, StackEntry, sha256_hex},
     diff::Side,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use oci_client::secrets::RegistryAuth;
 use serde::Serialize;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell, Semaphore};
 
 use super::{
     bucket::{ASSETS, Bucket, Published, TEMPLATES},
@@ -55,7 +55,14 @@ pub struct Assets<'a> {
     reporter: &'a Reporter,
     /// Stacks to be deployed; all when empty.
     only: Vec<String>,
-    functions: OnceCell<BTreeMap<String, Fields>>,
+    /// What was packed in this run, and published, by the asset's name: whoever needs it first has it done, others wait.
+    packed: BTreeMap<String, OnceCell<Packed>>,
+    functions: BTreeMap<String, OnceCell<Fields>>,
+    packing: Semaphore,
+    uploading: Semaphore,
+    /// The bucket, from the moment on at which its stack is deployed.
+    there: OnceCell<Bucket>,
+    has_come: Notify,
     registry: OnceCell<Registry>,
 }
 
@@ -97,35 +104,49 @@ impl<'a> Assets<'a> {
             endpoint_url: places.endpoint_url,
             reporter,
             only,
-            functions: OnceCell::new(),
+            packed: once(manifest),
+            functions: once(manifest),
+            packing: Semaphore::new(cores()),
+            uploading: Semaphore::new(UPLOADS),
+            there: OnceCell::new(),
+            has_come: Notify::new(),
             registry: OnceCell::new(),
         })
     }
 
-    /// Makes known what a stack's parameters or a manifest's values need of assets; the first that needs a function
-    /// has all functions of the deployment published, side by side.
+    /// Makes known what a stack's parameters or a manifest's values need of assets: packed and published, side by
+    /// side, unless that is done or under way.
     ///
     /// # Errors
     ///
     /// What is not built, cannot run where it should, or cannot be uploaded.
     pub async fn ready(&self, wired: &[ParameterWiring], known: &mut Known) -> Result<()> {
-        let asked = asked_for(wired);
-        for name in
-            asked.iter().filter(|name| !known.assets.contains_key(**name)).copied().collect::<Vec<_>>()
+        if !self.there.initialized()
+            && let Ok(bucket) = self.bucket(known)
+            && self.there.set(bucket).is_ok()
         {
-            let Some(asset) = self.manifest.assets.iter().find(|asset| asset.name == name) else {
-                bail!("nothing says how the asset `{name}` is built")
-            };
-            match asset.kind {
-                AssetKind::Zip => {
-                    let functions =
-                        self.functions.get_or_try_init(|| self.publish_functions(name, known)).await?;
-                    known.assets.extend(functions.clone());
-                }
-                AssetKind::Image => {
-                    known.assets.insert(name.to_owned(), self.published_image(asset, known).await?);
-                }
-            }
+            self.has_come.notify_one();
+        }
+        let mut asked: Vec<&AssetEntry> = Vec::new();
+        for name in asked_for(wired).into_iter().filter(|name| !known.assets.contains_key(*name)) {
+            let asset = self.manifest.assets.iter().find(|asset| asset.name == name);
+            asked.push(asset.with_context(|| format!("nothing says how the asset `{name}` is built"))?);
+        }
+        let (functions, images): (Vec<&AssetEntry>, Vec<&AssetEntry>) =
+            asked.into_iter().partition(|asset| asset.kind == AssetKind::Zip);
+        let published: Vec<(String, Fields)> = stream::iter(functions)
+            .map(|asset| async {
+                let bucket = self.bucket(known)?;
+                Ok((asset.name.clone(), self.published_function(asset, &bucket).await?))
+            })
+            .buffer_unordered(UPLOADS)
+            .try_collect::<Vec<_>>()
+            .await
+            .inspect_err(|_: &anyhow::Error| self.reporter.settle(LIVE))?;
+        known.assets.extend(published);
+        for asset in images {
+            let fields = self.published_image(asset, known).await?;
+            known.assets.insert(asset.name.clone(), fields);
         }
         Ok(())
     }
@@ -150,6 +171,46 @@ impl<'a> Assets<'a> {
         Ok(())
     }
 
+    /// Packs and publishes the functions of all stacks that are to be deployed, those of the first stacks first, while
+    /// stacks are deployed that need none: packs as many at a time as there are cores, and uploads once there is a
+    /// bucket, for which this waits. What cannot be packed or uploaded is told when it is needed.
+    pub async fn publish_ahead(&self) {
+        let stacks =
+            self.manifest.stacks.iter().filter(|entry| self.only.is_empty() || self.only.contains(&entry.id));
+        let mut names: Vec<&str> = Vec::new();
+        for name in stacks.flat_map(|entry| asked_for(&entry.parameters)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let functions = names.into_iter().filter_map(|name| {
+            self.manifest.assets.iter().find(|asset| asset.name == name && asset.kind == AssetKind::Zip)
+        });
+        let bucket = async {
+            loop {
+                if let Some(bucket) = self.there.get() {
+                    return bucket;
+                }
+                self.has_come.notified().await;
+            }
+        }
+        .shared();
+        stream::iter(functions.map(|asset| async move { (asset, self.pack(asset).await) }))
+            .buffered(cores())
+            .map(|(asset, packed)| {
+                let bucket = bucket.clone();
+                async move {
+                    if packed.is_ok() {
+                        let _ = self.published_function(asset, bucket.await).await;
+                    }
+                }
+            })
+            .buffer_unordered(UPLOADS)
+            .for_each(|()| async {})
+            .await;
+        self.reporter.settle(LIVE);
+    }
+
     /// Makes known where functions will lie, without publishing them: for who only plans. Before there is a bucket
     /// nothing is known.
     ///
@@ -159,7 +220,7 @@ impl<'a> Assets<'a> {
     pub async fn named(&self, known: &mut Known) -> Result<()> {
         let Ok(bucket) = self.bucket(known) else { return Ok(()) };
         for asset in self.manifest.assets.iter().filter(|asset| asset.kind == AssetKind::Zip) {
-            let (_, packed) = self.pack(asset).await?;
+            let packed = self.pack(asset).await?;
             let fields = fields(&bucket, format!("{ASSETS}{}", packed.file));
             known.assets.insert(asset.name.clone(), fields);
         }
@@ -204,59 +265,51 @@ impl<'a> Assets<'a> {
         Ok(bucket.url(&key))
     }
 
-    /// Packs and uploads the functions of all stacks that are to be deployed, and that of `first` in any case.
-    async fn publish_functions(&self, first: &str, known: &Known) -> Result<BTreeMap<String, Fields>> {
-        let bucket = self.bucket(known)?;
-        let stacks =
-            self.manifest.stacks.iter().filter(|entry| self.only.is_empty() || self.only.contains(&entry.id));
-        let mut names: BTreeSet<&str> = stacks.flat_map(|entry| asked_for(&entry.parameters)).collect();
-        names.insert(first);
-        let assets: Vec<&AssetEntry> = self
-            .manifest
-            .assets
-            .iter()
-            .filter(|asset| asset.kind == AssetKind::Zip && names.contains(asset.name.as_str()))
-            .collect();
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        stream::iter(assets.into_iter().map(|asset| self.pack(asset)))
-            .buffer_unordered(cores)
-            .map_ok(|(asset, packed)| {
-                let bucket = &bucket;
-                async move {
-                    let key = format!("{ASSETS}{}", packed.file);
-                    let file = self.store.path(&packed.file);
-                    self.reporter.progress(
-                        LIVE,
-                        &format!("{}  uploading {:.1} MB", asset.name, megabytes(packed.bytes)),
-                    );
-                    let published = bucket.publish_file(&key, &file, &packed.sha256, now()).await?;
-                    if published == Published::Uploaded {
-                        let size = format!("{:.1} MB to {}/{key}", megabytes(packed.bytes), bucket.name());
-                        self.reporter.asset(&asset.name, "uploaded", &size);
-                    }
-                    Ok((asset.name.clone(), fields(bucket, key)))
-                }
-            })
-            .try_buffer_unordered(UPLOADS)
-            .try_collect::<BTreeMap<String, Fields>>()
-            .await
-            .inspect(|_| self.reporter.settle(LIVE))
+    /// Where a function lies, once it is packed and uploaded.
+    async fn published_function(&self, asset: &AssetEntry, bucket: &Bucket) -> Result<Fields> {
+        let publish = || async {
+            let packed = self.pack(asset).await?;
+            let key = format!("{ASSETS}{}", packed.file);
+            let file = self.store.path(&packed.file);
+            let _one_of = self.uploading.acquire().await?;
+            let size = megabytes(packed.bytes);
+            self.reporter.progress(LIVE, &format!("{}  uploading {size:.1} MB", asset.name));
+            let published = bucket.publish_file(&key, &file, &packed.sha256, now()).await?;
+            self.reporter.settle(LIVE);
+            if published == Published::Uploaded {
+                let to = format!("{size:.1} MB to {}/{key}", bucket.name());
+                self.reporter.asset(&asset.name, "uploaded", &to);
+            }
+            Ok(fields(bucket, key))
+        };
+        match self.functions.get(&asset.name) {
+            Some(once) => once.get_or_try_init(publish).await.cloned(),
+            None => publish().await,
+        }
     }
 
-    async fn pack<'e>(&self, asset: &'e AssetEntry) -> Result<(&'e AssetEntry, Packed)> {
-        let (packed, fresh) = self.program(asset).await?;
-        if fresh {
-            let detail = format!(
-                "{:.1} MB, {:.1} MB unpacked",
-                megabytes(packed.bytes),
-                megabytes(packed.unpacked_bytes)
-            );
-            self.reporter.asset(&asset.name, "packed", &detail);
-            for remark in &packed.remarks {
-                self.reporter.say(&format!("  {}: {remark}", asset.name));
+    /// An asset's program, packed; told when it was packed just now.
+    async fn pack(&self, asset: &AssetEntry) -> Result<Packed> {
+        let pack = || async {
+            let _one_of = self.packing.acquire().await?;
+            let (packed, fresh) = self.program(asset).await?;
+            if fresh {
+                let (size, unpacked) = (megabytes(packed.bytes), megabytes(packed.unpacked_bytes));
+                self.reporter.asset(
+                    &asset.name,
+                    "packed",
+                    &format!("{size:.1} MB, {unpacked:.1} MB unpacked"),
+                );
+                for remark in &packed.remarks {
+                    self.reporter.say(&format!("  {}: {remark}", asset.name));
+                }
             }
+            Ok(packed)
+        };
+        match self.packed.get(&asset.name) {
+            Some(once) => once.get_or_try_init(pack).await.cloned(),
+            None => pack().await,
         }
-        Ok((asset, packed))
     }
 
     /// What an asset runs on in AWS; `None` where this machine runs it.
@@ -375,7 +428,7 @@ impl<'a> Assets<'a> {
             .as_ref()
             .with_context(|| format!("nothing says which repository the image {} goes to", asset.name))?;
         let repository = resolve(repository, known)?;
-        let (_, packed) = self.pack(asset).await?;
+        let packed = self.pack(asset).await?;
         let image = self.image(asset, &packed, architecture).await?;
         let without_tls = self.without_tls(&repository);
         let registry = self.registry.get_or_try_init(|| Registry::of_ecr(&self.ecr, without_tls)).await?;
@@ -394,6 +447,15 @@ impl<'a> Assets<'a> {
         self.reporter.settle(LIVE);
         Ok(BTreeMap::from([("image_uri".to_owned(), uri)]))
     }
+}
+
+/// A place for what is done once for each asset.
+fn once<T>(manifest: &Manifest) -> BTreeMap<String, OnceCell<T>> {
+    manifest.assets.iter().map(|asset| (asset.name.clone(), OnceCell::new())).collect()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// What came of an asset, to be told.
@@ -452,6 +514,7 @@ fn megabytes(bytes: u64) -> f64 {
 fn now() -> DateTime {
     DateTime::from(SystemTime::now())
 }
+
 /// The base's whole name, as this machine is told.
 fn base_name() -> Result<String> {
     Ok(image::base_name(std::env::var(image::BASE_REGISTRY).ok().as_deref())?)

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use cfn::assembly::sha256_hex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
 
 /// The directory of packed files and of what is known of them.
 #[derive(Clone, Debug)]
@@ -67,8 +68,7 @@ impl Store {
         if let Some(stamped) = self.read::<Stamped>(&known).filter(|stamped| stamped.stamp == stamp) {
             return Ok(stamped.sha256);
         }
-        let bytes = fs::read(&stamp.path).with_context(|| format!("cannot read {}", stamp.path.display()))?;
-        let sha256 = sha256_hex(&bytes);
+        let sha256 = sha256_of(&stamp.path)?;
         self.write_json(&known, &Stamped { stamp, sha256: sha256.clone() })?;
         Ok(sha256)
     }
@@ -105,12 +105,38 @@ impl Store {
         attempt().with_context(|| format!("cannot write {} (is the disk full?)", path.display()))
     }
 
+    /// Takes over a file that was written under [`Self::partial`], as a whole.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn adopt(&self, partial: &Path, file: &str) -> Result<()> {
+        let path = self.path(file);
+        fs::rename(partial, &path)
+            .with_context(|| format!("cannot write {} (is the disk full?)", path.display()))
+    }
+
     /// A name beside a file that no other writer has, in this process or another.
     pub fn partial(&self, file: &str) -> PathBuf {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         self.path(&format!("{file}.{}-{number}.partial", std::process::id()))
     }
+}
+
+/// The SHA-256 of a file, of which only a little is in memory at a time.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    let read = || -> io::Result<String> {
+        let mut file = fs::File::open(path)?;
+        let mut digest = Sha256::new();
+        io::copy(&mut file, &mut digest)?;
+        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    };
+    read().with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]

@@ -108,8 +108,8 @@ impl Scene<'_> {
                 let entry = self.entry(stack)?;
                 let parameters = self.parameters(entry).await?;
                 let rendered = self.rendered(entry)?;
-                let Self { client, operations, poll, .. } = self;
-                import::run(client, operations, *poll, entry, &rendered, &parameters, claims).await?;
+                let Self { client, operations, .. } = self;
+                import::run(client, operations, entry, &rendered, &parameters, claims).await?;
                 let environment = &self.manifest.environment;
                 self.operations.reporter.say(&format!(
                     "what differs from what is rendered was left as it is: deploy, then `cargo xtask drift --env {environment} --stack {stack}` shows it"
@@ -194,7 +194,7 @@ impl Scene<'_> {
                 }
             }
             if revert && !drifted.is_empty() {
-                drift::revert(self.client, &self.operations, self.poll, entry, &template).await?;
+                drift::revert(self.client, &self.operations, entry, &template).await?;
             }
             all.extend(drifted);
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use aws_sdk_cloudformation::{
     Client,
     types::{
-        Capability, ChangeSetStatus, ChangeSetType, DeploymentMode, Parameter, StackDriftDetectionStatus,
+        Capability, ChangeSetType, DeploymentMode, Parameter, StackDriftDetectionStatus,
         StackResourceDriftStatus,
     },
 };
@@ -157,7 +157,6 @@ pub async fn detect(
 pub async fn revert(
     client: &Client,
     operations: &Operations<'_, Stacks>,
-    poll: Duration,
     entry: &StackEntry,
     template: &Json,
 ) -> Result<()> {
@@ -184,27 +183,10 @@ pub async fn revert(
         .send()
         .await
         .map_err(|error| told(error, &format!("CloudFormation refuses to revert the drift of {name}")))?;
-    let deadline = Instant::now() + DETECTION_TIMEOUT;
-    loop {
-        let answer = client
-            .describe_change_set()
-            .stack_name(name)
-            .change_set_name(CHANGE_SET)
-            .send()
-            .await
-            .map_err(|error| told(error, &format!("cannot describe the change set of {name}")))?;
-        match answer.status() {
-            Some(ChangeSetStatus::CreateComplete) => break,
-            Some(ChangeSetStatus::Failed) => {
-                let reason = answer.status_reason().unwrap_or_default().to_owned();
-                operations.cloud.delete_change_set(name).await?;
-                bail!(
-                    "the drift of {name} is not reverted: {reason}. Where the endpoint knows no change sets that heed drift, change the resource back by hand, as `cargo xtask drift` shows it"
-                );
-            }
-            _ if Instant::now() >= deadline => bail!("the change set of {name} does not come to an end"),
-            _ => sleep(poll).await,
-        }
+    let way_on = ". Where the endpoint knows no change sets that heed drift, change the resource back by hand, as `cargo xtask drift` shows it";
+    let failed = format!("the drift of {name} is not reverted");
+    if operations.await_change_set(name, &failed, way_on).await?.is_none() {
+        bail!("{failed}: CloudFormation finds nothing to change{way_on}");
     }
     operations.execute(name, template, &Sources::new()).await
 }

@@ -1,14 +1,13 @@
 //! Resources that exist become a stack's.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_cloudformation::{
     Client,
-    types::{Capability, ChangeSetStatus, ChangeSetType, Parameter, ResourceToImport, Tag},
+    types::{Capability, ChangeSetType, Parameter, ResourceToImport, Tag},
 };
 use cfn::{Json, assembly::StackEntry, to_canonical_bytes};
-use tokio::time::{Instant, sleep};
 
 use crate::{
     cloudformation::{CHANGE_SET, CloudFormation},
@@ -17,9 +16,6 @@ use crate::{
     sdk::told,
     stacks::Stacks,
 };
-
-/// How long a change set may take: CloudFormation reads every resource that is named.
-const TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// A resource to take in: which it is in the stack, and which it is in AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +63,6 @@ pub fn parse(text: &str) -> Result<Claim, String> {
 pub async fn run(
     client: &Client,
     operations: &Operations<'_, Stacks>,
-    poll: Duration,
     entry: &StackEntry,
     rendered: &Json,
     parameters: &BTreeMap<String, String>,
@@ -116,25 +111,9 @@ pub async fn run(
         .send()
         .await
         .map_err(|error| told(error, &format!("CloudFormation refuses the import into {name}")))?;
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        let answer = client
-            .describe_change_set()
-            .stack_name(name)
-            .change_set_name(CHANGE_SET)
-            .send()
-            .await
-            .map_err(|error| told(error, &format!("cannot describe the change set of {name}")))?;
-        match answer.status() {
-            Some(ChangeSetStatus::CreateComplete) => break,
-            Some(ChangeSetStatus::Failed) => {
-                let reason = answer.status_reason().unwrap_or_default().to_owned();
-                operations.cloud.delete_change_set(name).await?;
-                bail!("nothing is imported into {name}: {reason}");
-            }
-            _ if Instant::now() >= deadline => bail!("the change set of {name} does not come to an end"),
-            _ => sleep(poll).await,
-        }
+    let failed = format!("nothing is imported into {name}");
+    if operations.await_change_set(name, &failed, "").await?.is_none() {
+        bail!("{failed}: CloudFormation finds nothing to change");
     }
     operations.reporter.stack(name, "importing", &ids.join(", "));
     operations.execute(name, &template, &Sources::new()).await

@@ -131,12 +131,15 @@ pub struct Step {
     pub reason: String,
     /// Outputs that its new template no longer has and that it keeps, because others still use them.
     pub keeps: Vec<String>,
+    /// The steps that come before it, by their number in [`Plan::steps`].
+    pub needs: Vec<usize>,
     /// What it is to be; of a stack that left the manifest nothing.
     #[serde(skip)]
     pub expected: Option<Expected>,
 }
 
-/// Waves, one after another; the steps of a wave go side by side.
+/// Waves, one after another; the steps of a wave go side by side. A step needs only some of the waves before it, and
+/// where nobody is asked about a wave as a whole it begins as soon as those are done.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Plan {
     /// The waves.
@@ -192,10 +195,14 @@ pub enum PlanError {
 /// When a stack is unknown, waits for itself, or has a parameter that nothing will give.
 pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let Inputs { manifest, asked, .. } = inputs;
-    let unknown: Vec<String> = asked.only.iter().filter(|id| manifest.stack(id).is_none()).cloned().collect();
-    if !unknown.is_empty() {
+    let unknown = |unknown: Vec<String>| {
         let all = manifest.stacks.iter().map(|stack| stack.id.clone()).collect();
-        return Err(PlanError::Unknown { unknown, all });
+        PlanError::Unknown { unknown, all }
+    };
+    let strangers: Vec<String> =
+        asked.only.iter().filter(|id| manifest.stack(id).is_none()).cloned().collect();
+    if !strangers.is_empty() {
+        return Err(unknown(strangers));
     }
     let order = order::order(inputs)?;
     // Stacks whose outputs may come to be others than they are.
@@ -203,15 +210,15 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let mut waves = Vec::new();
     for wave in order.waves {
         let mut steps = Vec::new();
-        for place in wave {
+        for order::Placed { place, needs } in wave {
             let step = match place {
                 order::Place::Deploy { id, part, keeps } => {
-                    let Some(entry) = manifest.stack(&id) else { continue };
+                    let entry = manifest.stack(&id).ok_or_else(|| unknown(vec![id]))?;
                     deploy_step(inputs, entry, part, keeps, &moving)?
                 }
                 order::Place::Delete { name } => delete_step(inputs, &name),
             };
-            steps.push(step);
+            steps.push(Step { needs, ..step });
         }
         for step in &steps {
             if step.action != Action::Nothing {
@@ -230,6 +237,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
             name,
             part: Part::Whole,
             keeps: Vec::new(),
+            needs: Vec::new(),
             expected: None,
         })
         .collect();
@@ -260,6 +268,7 @@ fn deploy_step(
         part,
         reason,
         keeps,
+        needs: Vec::new(),
         expected: Some(expected),
     })
 }
@@ -386,6 +395,7 @@ fn delete_step(inputs: &Inputs<'_>, name: &str) -> Step {
         part: Part::Whole,
         reason,
         keeps: Vec::new(),
+        needs: Vec::new(),
         expected: None,
     }
 }

@@ -34,11 +34,20 @@ pub(super) enum Place {
     },
 }
 
+/// A place with those before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    /// What stands there.
+    pub(super) place: Place,
+    /// What must be done before, by its number among all places in the order of the waves.
+    pub(super) needs: Vec<usize>,
+}
+
 /// The order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Order {
     /// Places that go side by side, wave after wave.
-    pub(super) waves: Vec<Vec<Place>>,
+    pub(super) waves: Vec<Vec<Placed>>,
     /// Names of stacks that left the manifest and are left alone.
     pub(super) left: Vec<String>,
 }
@@ -295,8 +304,8 @@ impl Ordering<'_> {
         transition::keep(new, &present.template, &outputs).1
     }
 
-    fn waves(&self) -> Result<Vec<Vec<Place>>, PlanError> {
-        let levels = self.graph.levels().map_err(|circle| PlanError::Circle {
+    fn waves(&self) -> Result<Vec<Vec<Placed>>, PlanError> {
+        let mut levels = self.graph.levels().map_err(|circle| PlanError::Circle {
             stacks: circle
                 .into_iter()
                 .map(|node| match node {
@@ -328,13 +337,22 @@ impl Ordering<'_> {
             }
             Node::Delete(_) => None,
         };
-        Ok(levels
-            .into_iter()
-            .map(|mut level| {
-                level.sort_by_key(|node| (rank(node).is_none(), rank(node), (*node).clone()));
-                level.into_iter().map(place).collect()
-            })
-            .collect())
+        for level in &mut levels {
+            level.sort_by_key(|node| (rank(node).is_none(), rank(node), (*node).clone()));
+        }
+        let numbers: BTreeMap<&Node, usize> =
+            levels.iter().flatten().enumerate().map(|(number, node)| (*node, number)).collect();
+        let mut needs: BTreeMap<&Node, BTreeSet<usize>> = BTreeMap::new();
+        for (before, after) in &self.graph.after {
+            for node in after {
+                needs.entry(node).or_default().extend(numbers.get(before));
+            }
+        }
+        let placed = |node: &Node| Placed {
+            place: place(node),
+            needs: needs.get(node).into_iter().flatten().copied().collect(),
+        };
+        Ok(levels.into_iter().map(|level| level.into_iter().map(placed).collect()).collect())
     }
 }
 

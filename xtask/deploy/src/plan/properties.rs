@@ -19,8 +19,10 @@ use crate::{
     wiring::Known,
 };
 
-/// Whatever is prepared is approved; nothing else is needed.
-struct Willing;
+/// Whatever is prepared is approved, by wave or stack by stack; nothing else is needed.
+struct Willing {
+    by_wave: bool,
+}
 
 impl Beside for Willing {
     async fn before(&self, _: &StackEntry, _: &mut Known) -> anyhow::Result<()> {
@@ -37,6 +39,10 @@ impl Beside for Willing {
 }
 
 impl Approve for Willing {
+    fn by_wave(&self) -> bool {
+        self.by_wave
+    }
+
     async fn approve(&self, _: &[Prepared<'_>]) -> anyhow::Result<()> {
         Ok(())
     }
@@ -47,6 +53,8 @@ impl Approve for Willing {
 struct App {
     manifest: Manifest,
     templates: BTreeMap<String, Json>,
+    /// Whether its changes are looked at wave by wave.
+    by_wave: bool,
 }
 
 /// Small numbers that follow from a seed (xorshift64*, Vigna 2016).
@@ -170,7 +178,7 @@ fn app(sketch: &Sketch) -> App {
         cluster: None,
         systems: BTreeMap::new(),
     };
-    App { manifest, templates }
+    App { manifest, templates, by_wave: false }
 }
 
 fn within<T>(future: impl Future<Output = T>) -> T {
@@ -186,10 +194,11 @@ async fn engine<T>(
 ) -> anyhow::Result<T> {
     let underway = Underway::default();
     let reporter = Reporter::new(Format::Human);
+    let willing = Willing { by_wave: app.by_wave };
     let execution = Execution {
         cloud,
-        beside: &Willing,
-        approver: &Willing,
+        beside: &willing,
+        approver: &willing,
         manifest: &app.manifest,
         templates: &app.templates,
         sources: &BTreeMap::new(),
@@ -248,7 +257,7 @@ async fn struggle(cloud: &Simulation, app: &App, asked: &Asked, dice: &mut Dice)
         let _ = deploy(cloud, app, asked).await;
         // Sometimes what was begun goes on before somebody tries again.
         for _ in 0..dice.below(8) {
-            cloud.pause().await;
+            cloud.pause(0).await;
         }
     }
     cloud.calls_left.set(None);
@@ -268,8 +277,8 @@ proptest! {
 
     /// From any app to any other, through any failures.
     #[test]
-    fn every_order_of_failures_ends_with_what_should_be(from in any::<u64>(), to in any::<u64>(), luck in any::<u64>(), prune in any::<bool>()) {
-        let (before, after) = (app(&sketch(from)), app(&sketch(to)));
+    fn every_order_of_failures_ends_with_what_should_be(from in any::<u64>(), to in any::<u64>(), luck in any::<u64>(), prune in any::<bool>(), by_wave in any::<bool>()) {
+        let (before, after) = (App { by_wave, ..app(&sketch(from)) }, App { by_wave, ..app(&sketch(to)) });
         let cloud = Simulation::default();
         let mut dice = Dice(luck | 1);
         let outcome = within(async {
@@ -301,7 +310,10 @@ proptest! {
         for entry in &after.manifest.stacks {
             let own = waves(&entry.id);
             prop_assert!(own.len() == 1 || own.len() == 2, "{} has {own:?}", entry.id);
+            let first = plan.steps().find(|step| step.stack == entry.id).unwrap();
             for producer in &entry.depends_on {
+                let place = plan.steps().position(|step| step.stack == *producer).unwrap();
+                prop_assert!(first.needs.contains(&place), "{} needs {:?}", entry.id, first.needs);
                 prop_assert!(waves(producer)[0] < own[0], "{producer} {:?} is no producer of {} {own:?}", waves(producer), entry.id);
             }
         }
@@ -325,6 +337,30 @@ fn stacks_that_do_not_depend_on_one_another_go_side_by_side() {
     let cloud = Simulation::default();
     within(deploy(&cloud, &app(&sketch), &Asked::default())).unwrap();
     assert_eq!(cloud.side_by_side.get(), 3);
+}
+
+#[test]
+fn a_stack_begins_when_what_it_needs_is_done_and_not_when_its_wave_does() {
+    let things = |count: usize, uses: &[(&str, &str)]| -> BTreeMap<String, (usize, Vec<Use>)> {
+        let uses = uses.iter().map(|(stack, name)| ((*stack).to_owned(), (*name).to_owned(), true)).collect();
+        let mut things: BTreeMap<String, (usize, Vec<Use>)> =
+            (0..count).map(|number| (format!("Aa{number:02}"), (0, Vec::new()))).collect();
+        things.insert("Zz".to_owned(), (0, uses));
+        things
+    };
+    let sketch: Sketch = vec![
+        ("slow".to_owned(), things(30, &[])),
+        ("quick".to_owned(), things(0, &[])),
+        ("next".to_owned(), things(0, &[("quick", "Zz")])),
+    ];
+    for by_wave in [false, true] {
+        let cloud = Simulation::default();
+        let app = App { by_wave, ..app(&sketch) };
+        within(deploy(&cloud, &app, &Asked::default())).unwrap();
+        let ended = cloud.ended.borrow();
+        let place = |id: &str| ended.iter().position(|name| *name == format!("fg-test-{id}"));
+        assert_eq!(place("next") < place("slow"), !by_wave, "{ended:?}");
+    }
 }
 
 /// a gives x to b; then b stops to use x, and uses y of a instead.
@@ -384,6 +420,79 @@ fn a_failure_begins_nothing_new_and_lets_the_others_finish() {
     }
 }
 
+/// A stack as somebody or something has left it, and what it was to be.
+async fn left_in(status: &str, cloud: &Simulation, old: &App, new: &App) {
+    let name = "fg-test-a";
+    let target = |app: &App| Target {
+        name: name.to_owned(),
+        template: app.templates["a"].clone(),
+        template_url: None,
+        parameters: BTreeMap::new(),
+        tags: app.manifest.stacks[0].tags.clone(),
+        capabilities: Vec::new(),
+        role_arn: None,
+    };
+    let fail = |failures: &[bool]| *cloud.failures.borrow_mut() = failures.iter().copied().collect();
+    let is_update = status.contains("UPDATE") || status.starts_with("DELETE");
+    if is_update {
+        deploy(cloud, old, &Asked::default()).await.unwrap();
+    }
+    if status.starts_with("DELETE") {
+        fail(&[true]);
+        cloud.delete_stack(name, &[], None).await.unwrap();
+    } else {
+        cloud.create_change_set(&target(if is_update { new } else { old }), !is_update).await.unwrap();
+        if status != "REVIEW_IN_PROGRESS" {
+            // The first resource is made, the second is not, and neither does the first go away again.
+            fail(match status {
+                "CREATE_IN_PROGRESS" | "UPDATE_IN_PROGRESS" => &[],
+                failed if failed.ends_with("ROLLBACK_FAILED") => &[false, true, true],
+                _ => &[false, true],
+            });
+            cloud.execute_change_set(name).await.unwrap();
+        }
+    }
+    for _ in 0..10 {
+        if cloud.state()[name].0 == status {
+            break;
+        }
+        cloud.pause(0).await;
+    }
+    fail(&[]);
+    assert_eq!(cloud.state()[name].0, status);
+}
+
+#[test]
+fn from_every_status_a_deployment_ends_with_what_should_be() {
+    let stack = |version: usize| -> App {
+        let resources = ["Aa", "Bb", "Zz"].map(|name| (name.to_owned(), (version, Vec::new())));
+        app(&vec![("a".to_owned(), resources.into())])
+    };
+    let (old, new) = (stack(0), stack(1));
+    for status in [
+        "REVIEW_IN_PROGRESS",
+        "CREATE_IN_PROGRESS",
+        "ROLLBACK_IN_PROGRESS",
+        "ROLLBACK_COMPLETE",
+        "ROLLBACK_FAILED",
+        "UPDATE_IN_PROGRESS",
+        "UPDATE_ROLLBACK_IN_PROGRESS",
+        "UPDATE_ROLLBACK_COMPLETE",
+        "UPDATE_ROLLBACK_FAILED",
+        "DELETE_IN_PROGRESS",
+        "DELETE_FAILED",
+    ] {
+        let cloud = Simulation::default();
+        within(async {
+            left_in(status, &cloud, &old, &new).await;
+            deploy(&cloud, &new, &Asked::default())
+                .await
+                .unwrap_or_else(|error| panic!("{status}: {error:#}"));
+            is_reached(&cloud, &new, true).unwrap_or_else(|why| panic!("{status}: {why}"));
+        });
+    }
+}
+
 #[test]
 fn the_simulation_refuses_what_aws_refuses() {
     let target = |template: Json, parameters: &[(&str, &str)]| Target {
@@ -422,7 +531,7 @@ fn the_simulation_refuses_what_aws_refuses() {
         cloud.execute_change_set("s").await.unwrap();
         assert!(cloud.delete_stack("s", &[], None).await.is_err(), "an operation is under way");
         for _ in 0..5 {
-            cloud.pause().await;
+            cloud.pause(0).await;
         }
         let error = cloud.create_change_set(&whole, false).await.unwrap_err().to_string();
         assert!(error.contains("ROLLBACK_COMPLETE state and can not be updated"), "{error}");

@@ -11,12 +11,11 @@ use std::{
     process::{Child, Command, Output},
 };
 
-use cfn::Json;
+use cfn::{Assembly, Json};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use platform::System;
 use tempfile::TempDir;
 
 const ENGINE: &str = env!("CARGO_BIN_EXE_deploy-engine");
@@ -49,12 +48,10 @@ impl House {
         house
     }
 
-    /// With some of the environment's systems.
-    pub(crate) fn with_systems(systems: &[System]) -> Self {
+    /// With an assembly of its own.
+    pub(crate) fn of(assembly: &Assembly) -> Self {
         let house = Self::empty();
-        let mut environment = platform::Environment::load(&workspace(), "local").unwrap();
-        environment.systems = systems.to_vec();
-        platform::render(&environment).unwrap().write(&house.assembly()).unwrap();
+        assembly.write(&house.assembly()).unwrap();
         house
     }
 
