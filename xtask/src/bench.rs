@@ -17,7 +17,7 @@ use crate::{bench_deploy, programs};
 ///
 /// Examples:
 ///   cargo xtask bench synth
-///   cargo xtask bench deploy
+///   cargo xtask bench deploy --with-cdk
 ///   cargo xtask bench consumer
 ///   cargo xtask bench ledger
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,11 @@ enum What {
     /// Rendering prod as a process of its own: time, memory, and how they grow; without and with check
     Synth,
     /// Deploying the local environment's stacks: nothing to do, all of them against the slowest chain, memory
-    Deploy,
+    Deploy {
+        /// Compare with the AWS CDK's command line, which npm installs, on the same endpoint
+        #[arg(long)]
+        with_cdk: bool,
+    },
     /// The consumer against a bare librdkafka loop and a single-threaded one, on a private broker
     Consumer,
     /// The ledger's writer against bare multi-row upserts and rows one by one, on a private database
@@ -44,7 +48,7 @@ pub(crate) fn run(arguments: &BenchArgs, root: &Path) -> Result<ExitCode> {
         What::Synth => synth(root),
         What::Consumer => on_real_parts(root, "trade-consumer", "throughput"),
         What::Ledger => on_real_parts(root, "ledger-writer", "ledger"),
-        What::Deploy => bench_deploy::run(root),
+        What::Deploy { with_cdk } => bench_deploy::run(root, with_cdk),
     }?;
     Ok(ExitCode::SUCCESS)
 }

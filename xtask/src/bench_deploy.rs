@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{BufRead, BufReader},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use cfn::assembly::Manifest;
 use platform::Environment;
 use serde_json::Value as Json;
 
-use crate::{bench::peak_kib, programs};
+use crate::{bench::peak_kib, bench_cdk, bench_emulator::Emulator, programs};
 
 /// How often a deployment that changes nothing is run.
 const RUNS: usize = 9;
@@ -24,18 +25,34 @@ const NO_OP_MAX: Duration = Duration::from_secs(2);
 const CHAIN_RATIO_MAX: f64 = 1.5;
 const PEAK_MIB_MAX: f64 = 100.0;
 
-/// What a run of the engine was.
-struct Run {
-    took: Duration,
-    peak_kib: u64,
-    /// From the beginning of a stack's change set to the end of its operation.
-    stacks: BTreeMap<String, Duration>,
+/// What a run of a program was.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) took: Duration,
+    pub(crate) peak_kib: u64,
+}
+
+impl Run {
+    pub(crate) fn seconds(self) -> f64 {
+        self.took.as_secs_f64()
+    }
+
+    pub(crate) fn mib(self) -> f64 {
+        self.peak_kib as f64 / 1024.0
+    }
+}
+
+/// The run in the middle of several by time, with the most memory of all.
+pub(crate) fn median(mut runs: Vec<Run>) -> Run {
+    runs.sort_by_key(|run| run.took);
+    let peak_kib = runs.iter().map(|run| run.peak_kib).max().unwrap_or_default();
+    runs.get(runs.len() / 2).map_or(Run { took: Duration::ZERO, peak_kib }, |run| Run { peak_kib, ..*run })
 }
 
 /// Local parts in a directory of their own, so that what is deployed on this machine is left alone.
-struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     root: &'a Path,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     binaries: PathBuf,
 }
 
@@ -60,13 +77,20 @@ impl Bench<'_> {
         Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
 
-    fn up(&self) -> Result<String> {
+    /// Starts the parts with nothing in them; gives where the AWS APIs are.
+    pub(crate) fn anew(&self) -> Result<String> {
+        self.local(&["down"])?;
         let state = self.local(&["up"])?;
         let url = state.pointer("/aws/endpoint_url").and_then(Json::as_str);
         Ok(url.context("the local environment has no AWS endpoint")?.to_owned())
     }
 
-    fn deploy(&self, endpoint_url: &str, arguments: &[&str]) -> Result<Run> {
+    fn assets(&self) -> PathBuf {
+        self.directory.join("assets")
+    }
+
+    /// Runs the engine to its end.
+    fn engine(&self, arguments: &[&str]) -> Result<Run> {
         let begun = Instant::now();
         let mut child = Command::new(self.binaries.join("deploy-engine"))
             .current_dir(self.root)
@@ -76,38 +100,35 @@ impl Bench<'_> {
             .arg(self.binaries.join("local-environment"))
             .arg("--local-root")
             .arg(self.directory.join("local"))
-            .args(["--endpoint-url", endpoint_url, "--json", "deploy", "--stacks-only", "--binaries"])
-            .arg(&self.binaries)
+            .arg("--assets")
+            .arg(self.assets())
+            .arg("--json")
             .args(arguments)
+            .arg("--binaries")
+            .arg(&self.binaries)
             .env_remove("AWS_PROFILE")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start deploy-engine")?;
-        let (mut begins, mut stacks, mut peak) = (BTreeMap::new(), BTreeMap::new(), 0);
+        let mut peak = 0;
         let output = child.stdout.take().context("no output")?;
         for line in BufReader::new(output).lines() {
+            line?;
             peak = peak.max(peak_kib(child.id()));
-            let event: Json = serde_json::from_str(&line?).unwrap_or_default();
-            let text = |key: &str| event.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
-            match text("state").as_str() {
-                "creating" => {
-                    begins.insert(text("stack"), Instant::now());
-                }
-                "created" => {
-                    if let Some(begin) = begins.get(&text("stack")) {
-                        stacks.insert(text("stack"), begin.elapsed());
-                    }
-                }
-                _ => {}
-            }
         }
         let status = child.wait()?;
         if !status.success() {
-            bail!("the deployment failed ({status}); its message is above");
+            bail!("`deploy-engine {}` failed ({status}); its message is above", arguments.join(" "));
         }
-        Ok(Run { took: begun.elapsed(), peak_kib: peak, stacks })
+        Ok(Run { took: begun.elapsed(), peak_kib: peak })
+    }
+
+    pub(crate) fn deploy(&self, endpoint_url: &str, stacks: &[&str]) -> Result<Run> {
+        let mut arguments = vec!["--endpoint-url", endpoint_url, "deploy", "--stacks-only"];
+        arguments.extend(stacks.iter().flat_map(|id| ["--stack", id]));
+        self.engine(&arguments)
     }
 }
 
@@ -124,15 +145,15 @@ fn slowest_chain(manifest: &Manifest, times: &BTreeMap<String, Duration>) -> (Du
     ends.into_values().max().unwrap_or_default()
 }
 
-pub(crate) fn run(root: &Path) -> Result<()> {
-    let binaries = programs::build(root, false)?;
+/// Parts in a directory of their own, with what is installed on this machine.
+fn bench<'a>(root: &'a Path, manifest: &Manifest) -> Result<Bench<'a>> {
+    let functions: Vec<&str> = manifest.assets.iter().map(|asset| asset.package.as_str()).collect();
+    let binaries = programs::build_with(root, false, &functions)?;
     let directory = programs::target_directory(root).join("bench/deploy");
     let bench = Bench { root, directory, binaries };
-    let _ = bench.local(&["down"]);
-    std::fs::create_dir_all(bench.directory.join("local"))?;
-    // What is installed is used, and not installed again.
+    fs::create_dir_all(bench.directory.join("local"))?;
     let installed = programs::local_root(root);
-    for part in std::fs::read_dir(&installed).into_iter().flatten().flatten() {
+    for part in fs::read_dir(&installed).into_iter().flatten().flatten() {
         let name = part.file_name();
         let (from, to) = (part.path(), bench.directory.join("local").join(&name));
         if from.is_dir()
@@ -142,50 +163,81 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             symlink(from, to)?;
         }
     }
-    let assembly = platform::render(&Environment::load(root, "local")?)?;
-    assembly.write(&bench.directory.join("assembly"))?;
-    let manifest = &assembly.manifest;
+    Ok(bench)
+}
 
-    println!("one stack after the other, each by itself, debug build");
-    let endpoint_url = bench.up()?;
+pub(crate) fn run(root: &Path, with_cdk: bool) -> Result<()> {
+    let assembly = platform::render(&Environment::load(root, "local")?)?;
+    let manifest = &assembly.manifest;
+    let bench = bench(root, manifest)?;
+    assembly.write(&bench.directory.join("assembly"))?;
+
+    // An empty store of packed functions, whatever runs there were before.
+    let _ = fs::remove_dir_all(bench.assets());
+    let packing = bench.engine(&["pack"])?;
+    println!("packing all programs, debug build: {:.2} s, peak {:.1} MiB", packing.seconds(), packing.mib());
+
+    println!("one stack after the other, each by itself, as a user would wait for it");
+    let endpoint_url = bench.anew()?;
     let mut alone = BTreeMap::new();
     for entry in &manifest.stacks {
-        let run = bench.deploy(&endpoint_url, &["--stack", &entry.id])?;
-        alone.extend(run.stacks);
+        alone.insert(entry.name.clone(), bench.deploy(&endpoint_url, &[&entry.id])?.took);
     }
-    bench.local(&["down"])?;
+    // What every run takes before and after its stack; a chain has it once.
+    let first_id = manifest.stacks.first().map(|entry| entry.id.as_str()).unwrap_or_default();
+    let start =
+        median((0..RUNS).map(|_| bench.deploy(&endpoint_url, &[first_id])).collect::<Result<Vec<_>>>()?);
+    for took in alone.values_mut() {
+        *took = took.saturating_sub(start.took);
+    }
+    let recorded = Emulator::new(&endpoint_url).parameters(manifest)?;
     let sum: Duration = alone.values().sum();
     let (chain, way) = slowest_chain(manifest, &alone);
+    let chain = start.took + chain;
     println!(
-        "  {:.2} s of CloudFormation in all; the slowest chain {:.2} s: {}",
+        "  start {:.2} s, {:.2} s of stacks in all; the slowest chain {:.2} s: {}",
+        start.seconds(),
         sum.as_secs_f64(),
         chain.as_secs_f64(),
         way.join(" -> ")
     );
 
-    let endpoint_url = bench.up()?;
+    let endpoint_url = bench.anew()?;
     let first = bench.deploy(&endpoint_url, &[])?;
-    let ratio = first.took.as_secs_f64() / chain.as_secs_f64().max(f64::MIN_POSITIVE);
+    let ratio = first.seconds() / chain.as_secs_f64().max(f64::MIN_POSITIVE);
     println!(
         "first deployment of all stacks: {:.2} s, {ratio:.2} times the slowest chain (goal: {CHAIN_RATIO_MAX}), peak {:.1} MiB (goal: {PEAK_MIB_MAX})",
-        first.took.as_secs_f64(),
-        first.peak_kib as f64 / 1024.0
+        first.seconds(),
+        first.mib()
+    );
+    let no_ops = (0..RUNS).map(|_| bench.deploy(&endpoint_url, &[])).collect::<Result<Vec<_>>>()?;
+    let slowest = no_ops.iter().map(|run| run.took).max().unwrap_or_default();
+    let no_op = median(no_ops);
+    println!(
+        "nothing to do, {RUNS} runs: median {:.2} s, max {:.2} s (goal: {:.0} s), peak {:.1} MiB",
+        no_op.seconds(),
+        slowest.as_secs_f64(),
+        NO_OP_MAX.as_secs_f64(),
+        no_op.mib()
     );
 
-    let mut runs = Vec::new();
-    for _ in 0..RUNS {
-        runs.push(bench.deploy(&endpoint_url, &[])?);
-    }
-    let peak = runs.iter().map(|run| run.peak_kib).max().unwrap_or_default();
-    runs.sort_by_key(|run| run.took);
+    fs::remove_dir_all(bench.assets())?;
+    let cold = bench.deploy(&bench.anew()?, &[])?;
     println!(
-        "nothing to do, {RUNS} runs: min {:.2} s, median {:.2} s, max {:.2} s (goal: {:.0} s), peak {:.1} MiB",
-        runs[0].took.as_secs_f64(),
-        runs[RUNS / 2].took.as_secs_f64(),
-        runs[RUNS - 1].took.as_secs_f64(),
-        NO_OP_MAX.as_secs_f64(),
-        peak as f64 / 1024.0
+        "first deployment with nothing packed before: {:.2} s, peak {:.1} MiB",
+        cold.seconds(),
+        cold.mib()
     );
+
+    let emulator = Emulator::new(&bench.anew()?);
+    let bare = emulator.create_all(manifest, &assembly.templates, &recorded)?;
+    println!(
+        "for comparison, the emulator alone: the same stacks, created all at once by a bare client that knows every value beforehand and uploads no code: {:.2} s",
+        bare.as_secs_f64()
+    );
+    if with_cdk {
+        bench_cdk::run(root, &bench, &assembly, &recorded)?;
+    }
     Ok(())
 }
 

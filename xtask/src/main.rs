@@ -2,7 +2,9 @@
 //! built when first needed; see `programs`.
 
 mod bench;
+mod bench_cdk;
 mod bench_deploy;
+mod bench_emulator;
 mod bootstrap;
 mod build;
 mod capacity;
