@@ -174,11 +174,11 @@ pub(crate) fn run(root: &Path, with_cdk: bool) -> Result<()> {
 
     // An empty store of packed functions, whatever runs there were before.
     let _ = fs::remove_dir_all(bench.assets());
-    let packing = bench.engine(&["pack"])?;
+    let endpoint_url = bench.anew()?;
+    let packing = bench.engine(&["--endpoint-url", &endpoint_url, "pack"])?;
     println!("packing all programs, debug build: {:.2} s, peak {:.1} MiB", packing.seconds(), packing.mib());
 
     println!("one stack after the other, each by itself, as a user would wait for it");
-    let endpoint_url = bench.anew()?;
     let mut alone = BTreeMap::new();
     for entry in &manifest.stacks {
         alone.insert(entry.name.clone(), bench.deploy(&endpoint_url, &[&entry.id])?.took);
