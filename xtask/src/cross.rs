@@ -21,7 +21,7 @@ const GLIBC: &str = "2.34";
 
 /// What this machine has.
 #[derive(Clone, Debug, Default)]
-struct Tools {
+pub(crate) struct Tools {
     /// The machine's own processor.
     host: Option<Architecture>,
     /// Targets whose standard library is installed.
@@ -33,11 +33,21 @@ struct Tools {
 
 /// How a build is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     /// `cargo zigbuild`, whose linker aims at a glibc.
     Zigbuild,
     /// `cargo build`, with this linker where it is not the machine's own.
     Cargo { linker: Option<&'static str> },
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Zigbuild => write!(formatter, "by cargo-zigbuild, against glibc {GLIBC}"),
+            Self::Cargo { linker: None } => formatter.write_str("by cargo, with this machine's glibc"),
+            Self::Cargo { linker: Some(linker) } => write!(formatter, "by cargo, linked by {linker}"),
+        }
+    }
 }
 
 fn cross_compiler(architecture: Architecture) -> &'static str {
@@ -48,7 +58,7 @@ fn cross_compiler(architecture: Architecture) -> &'static str {
 }
 
 /// Decides how to build for a processor; in words what is missing.
-fn way(tools: &Tools, architecture: Architecture) -> Result<Way, String> {
+pub(crate) fn way(tools: &Tools, architecture: Architecture) -> Result<Way, String> {
     let target = architecture.rust_target();
     let installed = tools.targets.contains(target);
     if installed && tools.zigbuild {
@@ -73,14 +83,12 @@ fn way(tools: &Tools, architecture: Architecture) -> Result<Way, String> {
     Err(format!("binaries for {architecture} cannot be built here yet; install: {}", missing.join("; ")))
 }
 
-fn tools() -> Tools {
-    let runs = |program: &str, arguments: &[&str]| {
-        Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
-    };
+/// What is there, as programs say: `says` gives what one prints, and nothing when it is not there or fails.
+pub(crate) fn tools(says: &dyn Fn(&str, &[&str]) -> Option<String>) -> Tools {
+    let runs = |program: &str, arguments: &[&str]| says(program, arguments).is_some();
     let both = [Architecture::Arm64, Architecture::X86_64];
-    let libraries = Command::new("rustc").args(["--print", "sysroot"]).output().ok();
-    let libraries = libraries
-        .map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).join("lib/rustlib"));
+    let libraries = says("rustc", &["--print", "sysroot"]);
+    let libraries = libraries.map(|text| PathBuf::from(text.trim()).join("lib/rustlib"));
     let has = |target: &str| {
         libraries.as_ref().is_some_and(|libraries| libraries.join(target).join("lib").is_dir())
     };
@@ -124,7 +132,10 @@ pub(crate) fn build(root: &Path, assembly: &Assembly, packages: &BTreeSet<String
     }
     let place = target_directory(root).join("binaries").join(&assembly.manifest.environment);
     fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-    let tools = tools();
+    let tools = tools(&|program, arguments| {
+        let output = Command::new(program).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    });
     // What is missing is said before anything is built.
     let ways: BTreeMap<Architecture, Way> = groups
         .keys()

@@ -1,4 +1,4 @@
-//! `cargo xtask deploy`, `teardown`, `outputs`, `status`, `logs`: what is done here is done without the AWS
+//! `cargo xtask deploy`, `teardown`, `status`: what is done here is done without the AWS
 //! SDK, the rest is the deploy engine's.
 
 use std::{
@@ -12,7 +12,7 @@ use platform::{Environment, Provider};
 use crate::{
     check,
     consent::Consent,
-    cross,
+    cross, hotswap,
     programs::{ask_local, build_with, local_root, run_to_end, target_directory},
     synth,
 };
@@ -33,6 +33,7 @@ const CONCURRENCY: u8 = 4;
 ///   cargo xtask deploy --env local
 ///   cargo xtask deploy --env dev --stack network
 ///   cargo xtask deploy --env prod --plan
+///   cargo xtask deploy --env local --hotswap
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DeployArgs {
@@ -60,6 +61,12 @@ pub(crate) struct DeployArgs {
     /// Delete stacks of the environment that left the manifest; without it they are left alone.
     #[arg(long)]
     prune: bool,
+    /// Swap the code of functions and workloads, in seconds, and nothing else; says what it skipped.
+    ///
+    /// Not in prod, and not where data is kept: what runs there is what its stacks say. The next deploy without it
+    /// brings what was skipped and makes functions what the stacks say.
+    #[arg(long, conflicts_with_all = ["plan", "prune", "require_approval", "stacks_only"])]
+    hotswap: bool,
     #[command(flatten)]
     consent: Consent,
     /// JSON lines instead of text.
@@ -78,6 +85,7 @@ impl DeployArgs {
             concurrency: CONCURRENCY,
             require_approval: None,
             prune: false,
+            hotswap: false,
             consent,
             json: false,
         }
@@ -161,22 +169,6 @@ pub(crate) struct ShowArgs {
     json: bool,
 }
 
-/// The logs of a system's workloads.
-///
-/// Example: cargo xtask logs trades --follow
-#[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
-pub(crate) struct LogsArgs {
-    /// The system, or one of its workloads.
-    system: String,
-    /// The environment: a file in environments/.
-    #[arg(long, default_value = "local")]
-    env: String,
-    /// Go on as they grow, until Ctrl-C.
-    #[arg(long)]
-    follow: bool,
-}
-
 /// An environment with the programs that deploy it.
 struct Target {
     environment: Environment,
@@ -234,6 +226,18 @@ impl Target {
         let state: serde_json::Value = serde_json::from_str(&text).ok()?;
         state.pointer("/aws/endpoint_url")?.as_str().map(str::to_owned)
     }
+
+    /// The same, which for the local provider must be there.
+    fn running_endpoint_url(&self, root: &Path) -> Result<Option<String>> {
+        let endpoint_url = self.endpoint_url(root);
+        if self.is_local() && endpoint_url.is_none() {
+            anyhow::bail!(
+                "the local environment does not run; `cargo xtask deploy --env {}` starts it",
+                self.environment.name
+            );
+        }
+        Ok(endpoint_url)
+    }
 }
 
 pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
@@ -249,12 +253,17 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
         stacks(&mut command, arguments);
         return run_to_end(&mut command);
     }
+    if arguments.hotswap {
+        hotswap::refuse(&assembly.manifest)?;
+    }
     let packages = cross::packages(&assembly, &arguments.stacks, !arguments.stacks_only);
     let is_local = assembly.manifest.provider == "local";
     let here: Vec<&str> = packages.iter().filter(|_| is_local).map(String::as_str).collect();
     let target = Target::with(root, &arguments.env, &here)?;
     let binaries = if is_local { target.binaries.clone() } else { cross::build(root, &assembly, &packages)? };
-    let endpoint_url = if target.is_local() {
+    let endpoint_url = if arguments.hotswap {
+        target.running_endpoint_url(root)?
+    } else if target.is_local() {
         let state =
             ask_local(root, &target.local_program(), &["up", "--region", &target.environment.region])?;
         let text =
@@ -274,6 +283,9 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     let mut command = target.engine(root, endpoint_url.as_deref(), arguments.json);
     command.arg("deploy").arg("--binaries").arg(&binaries);
     arguments.consent.pass(&mut command);
+    if arguments.hotswap {
+        command.arg("--hotswap");
+    }
     if arguments.stacks_only {
         command.arg("--stacks-only");
     }
@@ -283,7 +295,7 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
         command.args(["--require-approval", when]);
     }
     let code = run_to_end(&mut command)?;
-    if code == ExitCode::SUCCESS && !arguments.json && arguments.stacks.is_empty() {
+    if code == ExitCode::SUCCESS && !arguments.json && arguments.stacks.is_empty() && !arguments.hotswap {
         let environment = &arguments.env;
         println!(
             "\n{environment} is deployed. Next:\n  cargo xtask status --env {environment}\n  cargo xtask logs trades --env {environment} --follow"
@@ -348,30 +360,24 @@ pub(crate) fn unlock(arguments: &UnlockArgs, root: &Path) -> Result<ExitCode> {
     run_to_end(&mut command)
 }
 
-pub(crate) fn outputs(arguments: &ShowArgs, root: &Path) -> Result<ExitCode> {
-    show(arguments, root, "outputs")
-}
-
 pub(crate) fn status(arguments: &ShowArgs, root: &Path) -> Result<ExitCode> {
-    show(arguments, root, "status")
-}
-
-fn show(arguments: &ShowArgs, root: &Path, what: &str) -> Result<ExitCode> {
     let mut command = reading(root, &arguments.env, arguments.json)?;
-    run_to_end(command.arg(what))
+    run_to_end(command.arg("status"))
 }
 
-/// The engine's command for something that only reads what is deployed.
+/// The engine's command for something that reads what is deployed.
 pub(crate) fn reading(root: &Path, environment: &str, json: bool) -> Result<Command> {
     synth::synth(root, environment, 1)?;
     let target = Target::new(root, environment)?;
-    let endpoint_url = target.endpoint_url(root);
-    if target.is_local() && endpoint_url.is_none() {
-        anyhow::bail!(
-            "the local environment does not run; `cargo xtask deploy --env {environment}` starts it"
-        );
-    }
+    let endpoint_url = target.running_endpoint_url(root)?;
     Ok(target.engine(root, endpoint_url.as_deref(), json))
+}
+
+/// The engine's command for something that can be read when nothing runs any more.
+pub(crate) fn reading_remains(root: &Path, environment: &str) -> Result<Command> {
+    synth::synth(root, environment, 1)?;
+    let target = Target::new(root, environment)?;
+    Ok(target.engine(root, target.endpoint_url(root).as_deref(), false))
 }
 
 /// Has the engine write the deployed templates and parameters to a directory of the form of an assembly's,
@@ -385,15 +391,4 @@ pub(crate) fn templates(root: &Path, environment: &str) -> Result<PathBuf> {
         "what is deployed of {environment} could not be read; the reason is above"
     );
     Ok(directory)
-}
-
-pub(crate) fn logs(arguments: &LogsArgs, root: &Path) -> Result<ExitCode> {
-    synth::synth(root, &arguments.env, 1)?;
-    let target = Target::new(root, &arguments.env)?;
-    let mut command = target.engine(root, target.endpoint_url(root).as_deref(), false);
-    command.args(["logs", &arguments.system]);
-    if arguments.follow {
-        command.arg("--follow");
-    }
-    run_to_end(&mut command)
 }

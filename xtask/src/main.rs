@@ -16,11 +16,15 @@ mod cross;
 mod demo;
 mod deploy;
 mod diff;
+mod doctor;
 mod explain;
 mod gc;
+mod hotswap;
 mod list;
 mod living;
 mod load;
+mod logs;
+mod outputs;
 mod plot;
 mod programs;
 mod promtool;
@@ -31,6 +35,7 @@ mod synth;
 mod tally;
 mod test;
 mod tidy;
+mod watch;
 mod workspace;
 
 use std::process::ExitCode;
@@ -64,17 +69,17 @@ enum Command {
     Teardown(deploy::TeardownArgs),
     Bootstrap(bootstrap::BootstrapArgs),
     Gc(gc::GcArgs),
-    /// The outputs of the deployed stacks.
-    #[command(verbatim_doc_comment, after_help = "Example: cargo xtask outputs --env local --json")]
-    Outputs(deploy::ShowArgs),
+    Watch(watch::WatchArgs),
+    Outputs(outputs::OutputsArgs),
     /// What is deployed and how it does.
     #[command(verbatim_doc_comment, after_help = "Example: cargo xtask status --env local --json")]
     Status(deploy::ShowArgs),
-    Logs(deploy::LogsArgs),
+    Logs(logs::LogsArgs),
     Drift(living::DriftArgs),
     Import(living::ImportArgs),
     Orphan(living::OrphanArgs),
     Move(living::MoveArgs),
+    Doctor(doctor::DoctorArgs),
     Load(load::LoadArgs),
     Redrive(redrive::RedriveArgs),
     Demo(demo::DemoArgs),
@@ -111,13 +116,15 @@ fn main() -> ExitCode {
         Command::Teardown(arguments) => deploy::teardown(&arguments, &root),
         Command::Bootstrap(arguments) => bootstrap::run(&arguments, &root),
         Command::Gc(arguments) => gc::run(&arguments, &root),
-        Command::Outputs(arguments) => deploy::outputs(&arguments, &root),
+        Command::Watch(arguments) => watch::run(&arguments, &root),
+        Command::Outputs(arguments) => outputs::run(&arguments, &root),
         Command::Status(arguments) => deploy::status(&arguments, &root),
-        Command::Logs(arguments) => deploy::logs(&arguments, &root),
+        Command::Logs(arguments) => logs::run(&arguments, &root),
         Command::Drift(arguments) => living::drift(&arguments, &root),
         Command::Import(arguments) => living::import(&arguments, &root),
         Command::Orphan(arguments) => living::orphan(&arguments, &root),
         Command::Move(arguments) => living::move_(&arguments, &root),
+        Command::Doctor(arguments) => doctor::run(&arguments, &root),
         Command::Load(arguments) => load::run(&arguments, &root),
         Command::Redrive(arguments) => redrive::run(&arguments, &root),
         Command::Demo(arguments) => demo::run(&arguments, &root),

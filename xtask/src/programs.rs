@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value as Json;
 
 /// What carries commands out, beside this program.
-const PROGRAMS: [&str; 2] = ["deploy-engine", "local-environment"];
+pub(crate) const PROGRAMS: [&str; 2] = ["deploy-engine", "local-environment"];
 
 /// Builds the programs and gives the directory of their binaries.
 pub(crate) fn build(root: &Path, release: bool) -> Result<PathBuf> {

@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod lag;
 pub mod layout;
 pub mod lifecycle;
+pub mod logs;
 pub mod manifest;
 pub mod metrics;
 pub mod postgresql;

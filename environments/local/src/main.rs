@@ -1,18 +1,12 @@
 //! The local environment's command line; `cargo xtask` calls it.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    os::unix::process::CommandExt,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, os::unix::process::CommandExt, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use local_environment::{
-    control, emulator, event_sources, install, kafka, lag, layout::Layout, lifecycle, manifest, metrics,
-    postgresql, process, supervisor, valkey,
+    control, emulator, event_sources, install, kafka, lag, layout::Layout, lifecycle, logs, manifest,
+    metrics, postgresql, process, supervisor, valkey,
 };
 
 /// The exit code when the reader of the output is gone: 128 and the number of SIGPIPE, as shells count.
@@ -88,6 +82,12 @@ enum Command {
         /// Go on as it grows.
         #[arg(long)]
         follow: bool,
+        /// How far back, in seconds; all of it unless told otherwise.
+        #[arg(long)]
+        since_seconds: Option<u32>,
+        /// Lines with this text alone.
+        #[arg(long)]
+        filter: Option<String>,
     },
     /// Which CloudFormation types are exercised here and which only recorded, as JSON.
     ResourceTypes,
@@ -213,7 +213,11 @@ fn run(cli: Cli) -> Result<()> {
             let state = control::State::read(&layout).context("the local environment does not run")?;
             print(&lag::lag(&state.kafka.bootstrap_servers, &topic, &group)?)
         }
-        Command::Logs { name, follow } => logs(&layout, &name, follow),
+        Command::Logs { name, follow, since_seconds, filter } => {
+            let since =
+                since_seconds.map(|seconds| chrono::Utc::now() - chrono::TimeDelta::seconds(seconds.into()));
+            show_logs(&layout, &name, &logs::Selection { since, text: filter }, follow)
+        }
         Command::ResourceTypes => resource_types(&layout),
         Command::Down => lifecycle::down(&layout),
         Command::Kafka { directory, port } => private_broker(&layout, &directory, port),
@@ -241,30 +245,11 @@ fn print(value: &impl serde::Serialize) -> Result<()> {
     Ok(())
 }
 
-fn logs(layout: &Layout, name: &str, follow: bool) -> Result<()> {
+fn show_logs(layout: &Layout, name: &str, selection: &logs::Selection, follow: bool) -> Result<()> {
     // A reader that has seen enough (`| head`) ends the program, quietly, as other tools do.
     let closed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     signal_hook::flag::register_conditional_shutdown(signal_hook::consts::SIGPIPE, READER_GONE, closed)?;
-    let files = lifecycle::logs_of(layout, name)?;
-    let Some((newest, older)) = files.split_last() else {
-        anyhow::bail!("there is no log of `{name}` in {}", layout.root().join("logs").display())
-    };
-    let mut out = std::io::stdout().lock();
-    for path in older {
-        std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;
-    }
-    let mut reader = BufReader::new(std::fs::File::open(newest)?);
-    loop {
-        let mut line = Vec::new();
-        if reader.read_until(b'\n', &mut line)? > 0 {
-            out.write_all(&line)?;
-        } else if follow {
-            out.flush()?;
-            std::thread::sleep(Duration::from_millis(200));
-        } else {
-            return Ok(());
-        }
-    }
+    logs::show(layout, name, selection, follow, &mut std::io::stdout().lock())
 }
 
 fn resource_types(layout: &Layout) -> Result<()> {

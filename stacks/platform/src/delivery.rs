@@ -14,7 +14,7 @@ use constructs::{
 use serde_json::json;
 
 use crate::{
-    environment::{Delivery, Environment},
+    environment::{Data, Delivery, Environment},
     network::stack_properties,
 };
 
@@ -93,14 +93,17 @@ fn roles(
         ),
         [],
     );
-    // One deployment at a time: a parameter says whose.
-    let lock = Value::sub(
-        &format!(
-            "arn:${{AWS::Partition}}:ssm:${{AWS::Region}}:${{AWS::AccountId}}:parameter/{}/deploy-lock",
-            environment.prefix
-        ),
-        [],
-    );
+    // One deployment at a time: a parameter says whose. Another one names the stacks whose code was swapped.
+    let parameter = |name: &str| {
+        Value::<String>::sub(
+            &format!(
+                "arn:${{AWS::Partition}}:ssm:${{AWS::Region}}:${{AWS::AccountId}}:parameter/{}/{name}",
+                environment.prefix
+            ),
+            [],
+        )
+    };
+    let lock = parameter("deploy-lock");
     let clusters = ["eks", "kafka"].map(|service| {
         let name = if service == "eks" { "" } else { "/*" };
         Value::sub(
@@ -132,6 +135,7 @@ fn roles(
                 "cloudformation:DeleteChangeSet",
                 "cloudformation:DeleteStack",
                 "cloudformation:DescribeChangeSet",
+                "cloudformation:DescribeEvents",
                 "cloudformation:DescribeStackEvents",
                 "cloudformation:DescribeStacks",
                 "cloudformation:ExecuteChangeSet",
@@ -158,7 +162,7 @@ fn roles(
             &[repositories],
         ),
         iam::allow("Lock", &["ssm:GetParameter", "ssm:GetParameterHistory", "ssm:PutParameter"], &[lock]),
-        iam::allow("Invocations", &["lambda:InvokeFunction"], &[functions]),
+        iam::allow("Invocations", &["lambda:InvokeFunction"], std::slice::from_ref(&functions)),
         // What workloads are installed into, and what their manifests wait for.
         iam::allow("Cluster", &["eks:DescribeCluster"], &[kubernetes]),
         iam::allow("Brokers", &["kafka:GetBootstrapBrokers", "kafka:ListNodes"], &[kafka]),
@@ -168,6 +172,16 @@ fn roles(
         iam::allow("SignIn", &["ecr:GetAuthorizationToken"], &[Value::Literal("*".to_owned())]),
     ];
     statements.extend(artifacts.grant_read_write("Artifacts"));
+    if environment.data == Data::Disposable {
+        // Code may be swapped where data is disposable, and a deploy puts right what that left.
+        statements.push(iam::allow(
+            "Swapped",
+            &["ssm:GetParameter", "ssm:PutParameter"],
+            &[parameter("hotswapped")],
+        ));
+        let code = ["lambda:GetFunctionConfiguration", "lambda:UpdateFunctionCode"];
+        statements.push(iam::allow("SwappedCode", &code, &[functions]));
+    }
     let trust = Trust::OpenIdConnect {
         provider_arn: provider.arn(),
         host: GITHUB,

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use deploy_engine::{approval::Policy, gc, living};
+use deploy_engine::{approval::Policy, gc, living, outputs::Format};
 
 /// Deploys an assembly through CloudFormation, and shows and removes what is deployed.
 #[derive(Parser)]
@@ -92,7 +92,14 @@ pub(crate) enum Command {
         consent: Consent,
     },
     /// The stacks' outputs.
-    Outputs,
+    Outputs {
+        /// These stacks alone.
+        #[arg(long = "stack")]
+        stacks: Vec<String>,
+        /// How they are printed.
+        #[arg(long, default_value_t = Format::Text)]
+        format: Format,
+    },
     /// What is deployed and how it does.
     Status,
     /// Write what is deployed to a directory of the form of an assembly's.
@@ -108,6 +115,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: living::command::Command,
     },
+    /// Whose credentials these are, and what the account allows; for `doctor`.
+    #[command(hide = true)]
+    Whoami,
     /// A token for an EKS cluster, as `kubectl` and `helm` read it from a program.
     #[command(hide = true)]
     KubernetesToken {
@@ -118,13 +128,19 @@ pub(crate) enum Command {
         #[arg(long)]
         region: String,
     },
-    /// The logs of a system's workloads.
+    /// The logs of a system's workloads and functions.
     Logs {
-        /// The system.
+        /// The system, a workload or a function.
         system: String,
         /// Go on as they grow.
         #[arg(long)]
         follow: bool,
+        /// How far back.
+        #[arg(long, value_parser = gc::duration)]
+        since: Option<Duration>,
+        /// Lines with this text alone.
+        #[arg(long)]
+        filter: Option<String>,
     },
 }
 
@@ -151,6 +167,9 @@ pub(crate) struct DeployArguments {
     /// Delete stacks of the environment that left the manifest.
     #[arg(long)]
     pub(crate) prune: bool,
+    /// Swap the code of functions and workloads, and do nothing else.
+    #[arg(long, conflicts_with_all = ["plan", "prune", "require_approval"])]
+    pub(crate) hotswap: bool,
     /// Where the workers' binaries are.
     #[arg(long, default_value = "target/debug")]
     pub(crate) binaries: PathBuf,

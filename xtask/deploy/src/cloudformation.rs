@@ -99,6 +99,13 @@ pub trait CloudFormation {
     /// The change set.
     async fn describe_change_set(&self, name: &str) -> Result<ChangeSet>;
 
+    /// What CloudFormation has found wrong with the change set before it touches anything; nothing where it does not
+    /// look, or does not tell.
+    async fn validations(&self, name: &str) -> Result<Vec<Validation>> {
+        let _ = name;
+        Ok(Vec::new())
+    }
+
     /// Deletes the change set; that there is none is no error.
     async fn delete_change_set(&self, name: &str) -> Result<()>;
 
@@ -147,4 +154,21 @@ pub struct StackResource {
     pub status: String,
     /// What names it in its service.
     pub physical_id: String,
+}
+
+/// Something that CloudFormation's own checks of a change set have found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validation {
+    /// The check: `PROPERTY_VALIDATION`, `NAME_CONFLICT_VALIDATION`…
+    pub name: String,
+    /// The resource's logical id.
+    pub logical_id: String,
+    /// Resource type.
+    pub resource_type: String,
+    /// Where in the template, such as `/Resources/Queue/Properties/DelaySeconds`.
+    pub path: String,
+    /// What is wrong.
+    pub reason: String,
+    /// Whether the change set cannot be executed for it; else it is a warning.
+    pub fatal: bool,
 }

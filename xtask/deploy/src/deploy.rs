@@ -1,7 +1,7 @@
 //! Deploying an assembly: stacks in waves, then workloads, then a look at whether it works.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -12,11 +12,13 @@ use cfn::{
     Json,
     assembly::{Manifest, PROVENANCE_FILE, ParameterWiring, StackEntry},
 };
+use tokio::sync::OnceCell;
 
 use crate::{
     approval::{Policy, ask, render, summarise},
     assets::Assets,
     execute::{Approve, Beside, Execution, Prepared, Underway},
+    hotswap::record::Record,
     invocations,
     kubernetes::eks::EksWorkloads,
     local::LocalEnvironment,
@@ -69,6 +71,10 @@ pub struct Deployment<'a> {
     pub approval: Policy,
     /// What would be left by an interruption.
     pub underway: Underway,
+    /// Which stacks have functions that were swapped.
+    pub swapped: &'a Record,
+    /// What that said when this deployment began.
+    pub recorded: OnceCell<BTreeSet<String>>,
 }
 
 /// One deployment at a time of an environment on this machine; held until dropped.
@@ -117,8 +123,8 @@ pub fn sources(assembly: &Path) -> BTreeMap<String, Sources> {
 }
 
 /// What is read from an assembly before it is deployed.
-struct Rendered {
-    templates: BTreeMap<String, Json>,
+pub(crate) struct Rendered {
+    pub(crate) templates: BTreeMap<String, Json>,
     sources: BTreeMap<String, Sources>,
 }
 
@@ -207,11 +213,11 @@ impl Deployment<'_> {
         Ok(execution.plan(&mut known).await?.0)
     }
 
-    fn rendered(&self) -> Result<Rendered> {
+    pub(crate) fn rendered(&self) -> Result<Rendered> {
         Ok(Rendered { templates: templates(self.assembly, self.manifest)?, sources: sources(self.assembly) })
     }
 
-    fn execution<'e>(&'e self, rendered: &'e Rendered) -> Execution<'e, Stacks, Self, Self> {
+    pub(crate) fn execution<'e>(&'e self, rendered: &'e Rendered) -> Execution<'e, Stacks, Self, Self> {
         Execution {
             cloud: self.stacks,
             beside: self,
@@ -227,11 +233,20 @@ impl Deployment<'_> {
     }
 
     /// Looks up what CloudFormation cannot tell.
-    async fn look_up(&self, wired: &[ParameterWiring], known: &mut Known) -> Result<()> {
+    pub(crate) async fn look_up(&self, wired: &[ParameterWiring], known: &mut Known) -> Result<()> {
         look_up(self.kafka, wired, known, self.reporter).await
     }
 
     async fn deploy_workloads(&self, local: &LocalEnvironment, known: &mut Known) -> Result<()> {
+        self.apply_workloads(local, known).await?;
+        for (name, system) in &self.manifest.systems {
+            self.smoke_check(local, name, system).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the workloads of this machine what they should be, and waits until they are ready.
+    pub(crate) async fn apply_workloads(&self, local: &LocalEnvironment, known: &mut Known) -> Result<()> {
         for workload in &self.manifest.workloads {
             self.look_up(&workload.values, known).await?;
             self.assets.ready(&workload.values, known).await?;
@@ -240,9 +255,6 @@ impl Deployment<'_> {
         self.reporter.stack("workloads", "starting", "and waiting until they are ready");
         local.apply(&directory, &self.binaries).await?;
         self.reporter.stack("workloads", "ready", "");
-        for (name, system) in &self.manifest.systems {
-            self.smoke_check(local, name, system).await?;
-        }
         Ok(())
     }
 
@@ -325,6 +337,7 @@ impl Beside for Deployment<'_> {
     }
 
     async fn after(&self, entry: &StackEntry, known: &Known) -> Result<()> {
+        self.put_right(entry, known).await?;
         invocations::run(self.functions, entry, known, self.reporter).await
     }
 }

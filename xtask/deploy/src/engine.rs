@@ -11,6 +11,7 @@ use cfn::assembly::Manifest;
 use deploy_engine::{
     assets::Places,
     deploy::lock,
+    hotswap::record::Record,
     kubernetes::eks::EksWorkloads,
     living,
     local::LocalEnvironment,
@@ -49,6 +50,10 @@ pub(crate) struct Clients {
     pub(crate) identity: aws_sdk_sts::Client,
     /// The environment's lock.
     pub(crate) locks: Locks,
+    /// Which stacks have functions that were swapped.
+    pub(crate) swapped: Record,
+    /// CloudWatch Logs.
+    pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
 }
 
 /// An assembly and all that is needed to work on its environment.
@@ -294,6 +299,7 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
     let retries = aws_config::retry::RetryConfig::standard().with_max_attempts(8);
     let config = loader.retry_config(retries).load().await;
     let cloudformation = aws_sdk_cloudformation::Client::new(&config);
+    let parameters = aws_sdk_ssm::Client::new(&config);
     Ok(Clients {
         stacks: Stacks::new(cloudformation.clone(), poll_of(manifest, endpoint_url)),
         cloudformation,
@@ -307,7 +313,9 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
             aws_sdk_s3::config::Builder::from(&config).force_path_style(endpoint_url.is_some()).build(),
         ),
         identity: aws_sdk_sts::Client::new(&config),
-        locks: Locks::new(aws_sdk_ssm::Client::new(&config), &manifest.environment, &manifest.prefix),
+        swapped: Record::new(parameters.clone(), &manifest.prefix),
+        locks: Locks::new(parameters, &manifest.environment, &manifest.prefix),
+        logs: aws_sdk_cloudwatchlogs::Client::new(&config),
     })
 }
 

@@ -541,7 +541,8 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
         let reason = if step.keeps.is_empty() { reason } else { step.reason.clone() };
         self.reporter.stack(name, if create { "creating" } else { "updating" }, &reason);
         self.underway.pending().insert(name.clone(), create);
-        let change_set = self.operations().change_set(&target, create).await;
+        let sources = self.sources(&step.stack);
+        let change_set = self.operations().checked_change_set(&target, create, sources).await;
         let change_set = match change_set {
             Ok(Some(change_set)) => change_set,
             Ok(None) => {

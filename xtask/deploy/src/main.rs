@@ -9,7 +9,7 @@ use std::{process::ExitCode, sync::atomic::AtomicBool};
 use anyhow::Result;
 use clap::Parser;
 use cli::{Cli, Command};
-use deploy_engine::{approval::NotApproved, assets::Assets, deploy::lock, deployed, status};
+use deploy_engine::{approval::NotApproved, assets::Assets, deploy::lock, deployed, hotswap, status};
 use engine::Engine;
 
 /// The exit code where changes want a yes and nobody gave it.
@@ -65,9 +65,12 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Outputs => command::outputs::run(&engine).await,
+        Command::Outputs { stacks, format } => command::outputs::run(&engine, &stacks, format).await,
         Command::Status => {
-            let status = status::gather(manifest, &clients.stacks, engine.local.as_ref()).await?;
+            let mut status = status::gather(manifest, &clients.stacks, engine.local.as_ref()).await?;
+            if hotswap::allowed(manifest).is_ok() {
+                status.hotswapped = clients.swapped.read().await?;
+            }
             if common.json {
                 println!("{}", serde_json::to_string(&status)?);
             } else {
@@ -88,8 +91,11 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
             let _lock = changes.map(|_| lock(&common.assembly)).transpose()?;
             engine.scene().run(&command).await
         }
+        Command::Whoami => command::whoami::run(&engine).await,
         // Answered above: it knows no assembly.
         Command::KubernetesToken { .. } => Ok(ExitCode::SUCCESS),
-        Command::Logs { system, follow } => command::logs::run(&engine, &system, follow).await,
+        Command::Logs { system, follow, since, filter } => {
+            command::logs::run(&engine, command::logs::Asked { name: &system, follow, since, filter }).await
+        }
     }
 }

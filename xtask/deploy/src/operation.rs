@@ -10,9 +10,10 @@ use cfn::Json;
 use tokio::time::Instant;
 
 use crate::{
-    cloudformation::{ChangeSet, CloudFormation, StackResource, Target},
+    cloudformation::{ChangeSet, CloudFormation, StackResource, Target, Validation},
     events::{ResourceEvent, ended, explain},
     report::Reporter,
+    validation::{refusal, warnings},
 };
 
 /// How long a change set or a stack operation may go without an end before it is given up: MSK and EKS
@@ -24,6 +25,16 @@ const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the resources of a stack come from: logical id -> `file:line` in Rust.
 pub type Sources = BTreeMap<String, String>;
+
+/// How the creation of a change set ended.
+enum Settled {
+    /// It can be executed; what CloudFormation says of it before.
+    Ready(ChangeSet, Vec<Validation>),
+    /// There is nothing to change.
+    Nothing,
+    /// The reason, and what CloudFormation found wrong.
+    Refused(String, Vec<Validation>),
+}
 
 /// What operations need.
 #[derive(Clone, Copy)]
@@ -41,9 +52,35 @@ impl<C: CloudFormation> Operations<'_, C> {
     ///
     /// What CloudFormation refuses.
     pub async fn change_set(&self, target: &Target, create: bool) -> Result<Option<ChangeSet>> {
+        self.checked_change_set(target, create, &Sources::new()).await
+    }
+
+    /// Creates the change set and waits until it is there; `None` when there is nothing to change. What CloudFormation
+    /// finds wrong with it is told with construct and source: `sources` has where resources are declared.
+    ///
+    /// # Errors
+    ///
+    /// What CloudFormation refuses.
+    pub async fn checked_change_set(
+        &self,
+        target: &Target,
+        create: bool,
+        sources: &Sources,
+    ) -> Result<Option<ChangeSet>> {
         let name = &target.name;
         self.cloud.create_change_set(target, create).await?;
-        self.await_change_set(name, &format!("the change set of {name} failed"), "").await
+        match self.settled(name).await? {
+            Settled::Ready(change_set, found) => {
+                for warning in warnings(name, &found, &target.template, sources) {
+                    self.reporter.say(&warning);
+                }
+                Ok(Some(change_set))
+            }
+            Settled::Nothing => Ok(None),
+            Settled::Refused(reason, found) => {
+                bail!(refusal(name, &reason, &found, &target.template, sources))
+            }
+        }
     }
 
     /// Waits until the change set of a stack is there; `None` when there is nothing to change. One that failed is
@@ -58,20 +95,30 @@ impl<C: CloudFormation> Operations<'_, C> {
         failed: &str,
         way_on: &str,
     ) -> Result<Option<ChangeSet>> {
+        match self.settled(name).await? {
+            Settled::Ready(change_set, _) => Ok(Some(change_set)),
+            Settled::Nothing => Ok(None),
+            Settled::Refused(reason, _) => bail!("{failed}: {reason}{way_on}"),
+        }
+    }
+
+    /// Waits for the end of a change set's creation. What failed is deleted.
+    async fn settled(&self, name: &str) -> Result<Settled> {
         let deadline = Instant::now() + OPERATION_TIMEOUT;
         for looks in 0.. {
             let change_set = self.cloud.describe_change_set(name).await?;
             match change_set.status.as_str() {
-                "CREATE_COMPLETE" => return Ok(Some(change_set)),
+                "CREATE_COMPLETE" => {
+                    return Ok(Settled::Ready(change_set, self.cloud.validations(name).await?));
+                }
                 "FAILED" => {
+                    // They are the change set's, and go with it.
+                    let found = self.cloud.validations(name).await?;
                     self.cloud.delete_change_set(name).await?;
                     let reason = change_set.reason;
-                    if reason.contains("didn't contain changes")
-                        || reason.contains("No updates are to be performed")
-                    {
-                        return Ok(None);
-                    }
-                    bail!("{failed}: {reason}{way_on}");
+                    let nothing = reason.contains("didn't contain changes")
+                        || reason.contains("No updates are to be performed");
+                    return Ok(if nothing { Settled::Nothing } else { Settled::Refused(reason, found) });
                 }
                 _ if Instant::now() >= deadline => break,
                 _ => self.cloud.pause(looks).await,

@@ -9,13 +9,17 @@ use anyhow::{Context, Result};
 use aws_sdk_cloudformation::{
     Client,
     error::ProvideErrorMetadata,
-    types::{Capability, ChangeSetType, Parameter, Stack, Tag},
+    types::{
+        Capability, ChangeSetType, EventType, HookFailureMode, OperationEvent, Parameter, Stack, Tag,
+        ValidationStatus,
+    },
 };
 use cfn::{Json, to_canonical_bytes};
 
 use crate::{
     cloudformation::{
         CHANGE_SET, ChangeSet, CloudFormation, Deployed, NOT_ECHOED, ResourceChange, StackResource, Target,
+        Validation,
     },
     events::ResourceEvent,
     sdk::told,
@@ -44,6 +48,16 @@ const SOONER_LOOKS: u32 = 4;
 fn is_absent<E: ProvideErrorMetadata>(error: &E) -> bool {
     error.message().is_some_and(|message| message.contains("does not exist"))
         || error.code().is_some_and(|code| code.contains("ChangeSetNotFound"))
+}
+
+/// Whether an error says that findings are not to be had, and no more.
+fn tells_nothing<E: ProvideErrorMetadata>(error: &E) -> bool {
+    is_absent(error)
+        || error.code().is_some_and(|code| {
+            ["AccessDenied", "InvalidAction", "UnknownOperation", "NotImplemented"]
+                .iter()
+                .any(|no| code.contains(no))
+        })
 }
 
 impl CloudFormation for Stacks {
@@ -135,6 +149,31 @@ impl CloudFormation for Stacks {
                 return Ok(found);
             }
         }
+    }
+
+    async fn validations(&self, name: &str) -> Result<Vec<Validation>> {
+        let request = self.client.describe_events().stack_name(name).change_set_name(CHANGE_SET);
+        let mut pages = request.into_paginator().items().send();
+        let mut found = Vec::new();
+        while let Some(event) = pages.next().await {
+            let event = match event {
+                Ok(event) => event,
+                // Who may not ask, and an endpoint that does not know the question, have deployed without it before.
+                Err(error) if tells_nothing(&error) => return Ok(Vec::new()),
+                Err(error) => {
+                    return Err(told(
+                        error,
+                        &format!("cannot read what was found in the change set of {name}"),
+                    ));
+                }
+            };
+            if event.event_type() == Some(&EventType::ValidationError)
+                && event.validation_status() == Some(&ValidationStatus::Failed)
+            {
+                found.push(validation(&event));
+            }
+        }
+        Ok(found)
     }
 
     async fn delete_change_set(&self, name: &str) -> Result<()> {
@@ -296,6 +335,20 @@ fn resource_change(change: &aws_sdk_cloudformation::types::ResourceChange) -> Re
         resource_type: change.resource_type().unwrap_or_default().to_owned(),
         replacement: change.replacement().map(|how| how.as_str().to_owned()).unwrap_or_default(),
         scope: change.scope().iter().map(|scope| scope.as_str().to_owned()).collect(),
+    }
+}
+
+fn validation(event: &OperationEvent) -> Validation {
+    let path = event.validation_path().unwrap_or_default();
+    let of_path = path.split('/').skip_while(|part| *part != "Resources").nth(1).unwrap_or_default();
+    let id = event.logical_resource_id().filter(|id| !id.is_empty()).unwrap_or(of_path);
+    Validation {
+        name: event.validation_name().unwrap_or_default().to_owned(),
+        logical_id: id.to_owned(),
+        resource_type: event.resource_type().unwrap_or_default().to_owned(),
+        path: path.to_owned(),
+        reason: event.validation_status_reason().unwrap_or("CloudFormation gives no reason").to_owned(),
+        fatal: event.validation_failure_mode() != Some(&HookFailureMode::Warn),
     }
 }
 

@@ -1,6 +1,9 @@
 //! What is deployed and how it does.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::Result;
 use cfn::assembly::{Manifest, SystemEntry};
@@ -20,6 +23,8 @@ pub struct Status {
     pub parts: Vec<Json>,
     /// The stacks.
     pub stacks: Vec<StackStatus>,
+    /// The ids of the stacks whose functions got code by a hotswap since they were deployed.
+    pub hotswapped: BTreeSet<String>,
     /// The systems.
     pub systems: BTreeMap<String, SystemStatus>,
 }
@@ -91,6 +96,7 @@ pub async fn gather(
         provider: manifest.provider.clone(),
         parts: Vec::new(),
         stacks: Vec::new(),
+        hotswapped: BTreeSet::new(),
         systems: BTreeMap::new(),
     };
     let mut recorded_types = BTreeMap::new();
@@ -265,6 +271,13 @@ pub fn table(status: &Status) -> String {
         };
         lines.push(format!("  {:<32} {:<24} {counts}", stack.name, stack.status));
     }
+    if !status.hotswapped.is_empty() {
+        let stacks: Vec<&str> = status.hotswapped.iter().map(String::as_str).collect();
+        lines.push(format!(
+            "  swapped code runs in {}; a deploy makes them what the stacks say",
+            stacks.join(", ")
+        ));
+    }
     for (name, system) in &status.systems {
         lines.push(format!("system {name}"));
         if let Some(error) = &system.error {
@@ -382,6 +395,7 @@ mod tests {
                 exercised: 1,
                 recorded: 2,
             }],
+            hotswapped: BTreeSet::new(),
             systems: BTreeMap::from([("trades".to_owned(), SystemStatus::default())]),
         };
         let json = serde_json::to_value(&status).unwrap();
@@ -393,6 +407,7 @@ mod tests {
             "/stacks/0/status",
             "/stacks/0/exercised",
             "/stacks/0/recorded",
+            "/hotswapped",
             "/systems/trades/topic",
             "/systems/trades/partitions",
             "/systems/trades/lag_records",

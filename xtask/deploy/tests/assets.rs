@@ -4,75 +4,12 @@
 
 mod support;
 
-use std::{fs, process::Command};
-
 use cfn::Json;
 use serde_json::json;
-use support::House;
-
-/// Compiles the function of `tests/functions` to give this answer, as the binary of the package `answer`.
-fn compile(house: &House, answer: &str) {
-    fs::create_dir_all(house.binaries()).unwrap();
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/functions/answer.rs");
-    let status = Command::new("rustc")
-        .args(["--edition", "2024", "-g", source, "-o"])
-        .arg(house.binaries().join("answer"))
-        .env("ANSWER", answer)
-        .status()
-        .unwrap();
-    assert!(status.success());
-}
-
-/// Leaves the stack of the bucket, and adds one with a function that is invoked, and one after it.
-fn with_function(house: &House) {
-    house.edit("manifest.json", |manifest| {
-        let delivery = manifest["stacks"].as_array().unwrap().iter().find(|stack| stack["id"] == "delivery");
-        let delivery = delivery.unwrap().clone();
-        let stack = |id: &str, depends_on: Json, parameters: Json| {
-            let mut stack = delivery.clone();
-            stack["id"] = id.into();
-            stack["name"] = format!("floodgate-local-{id}").into();
-            stack["template"] = format!("{id}.template.json").into();
-            stack["depends_on"] = depends_on;
-            stack["parameters"] = parameters;
-            stack
-        };
-        let field = |name: &str, field: &str| json!({ "name": name, "source": { "asset": { "name": "answer", "field": field } } });
-        let mut functions = stack(
-            "functions",
-            json!(["delivery"]),
-            json!([field("CodeBucket", "s3_bucket"), field("CodeKey", "s3_key")]),
-        );
-        functions["capabilities"] = json!(["CAPABILITY_IAM"]);
-        functions["invocations"] = json!([{ "output": "FunctionInvocation" }]);
-        let name = json!({ "output": { "stack": "functions", "output": "FunctionInvocation" } });
-        let after = stack("after", json!(["functions"]), json!([{ "name": "Name", "source": name }]));
-        manifest["stacks"] = json!([delivery, functions, after]);
-        manifest["assets"] = json!([{ "name": "answer", "kind": "zip", "package": "answer" }]);
-        manifest["workloads"] = json!([]);
-        manifest["systems"] = json!({});
-    });
-    let functions = json!({
-        "Parameters": { "CodeBucket": { "Type": "String" }, "CodeKey": { "Type": "String" } },
-        "Resources": {
-            "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": {
-                "Version": "2012-10-17", "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole",
-                    "Principal": { "Service": "lambda.amazonaws.com" } }] } } },
-            "Function": { "Type": "AWS::Lambda::Function", "Properties": {
-                "Code": { "S3Bucket": { "Ref": "CodeBucket" }, "S3Key": { "Ref": "CodeKey" } },
-                "Role": { "Fn::GetAtt": ["Role", "Arn"] }, "Runtime": "provided.al2023", "Handler": "bootstrap",
-                "Timeout": 10 } },
-        },
-        "Outputs": { "FunctionInvocation": { "Value": { "Ref": "Function" } } },
-    });
-    let after = json!({
-        "Parameters": { "Name": { "Type": "String" } },
-        "Resources": { "Topic": { "Type": "AWS::SNS::Topic", "Properties": { "DisplayName": { "Ref": "Name" } } } },
-    });
-    for (id, template) in [("functions", functions), ("after", after)] {
-        fs::write(house.assembly().join(format!("{id}.template.json")), template.to_string()).unwrap();
-    }
-}
+use support::{
+    House,
+    answer::{compile, with_function},
+};
 
 fn outputs(house: &House) -> Json {
     serde_json::from_str(&house.succeeds(&["outputs", "--json"])).unwrap()

@@ -85,20 +85,25 @@ impl Scene {
         self.directory.path().join(name)
     }
 
-    /// A worker's binary, and helm.
-    fn programs(&self) {
-        for name in ["binaries", "programs", "assembly/kubernetes/helm", "assets/base"] {
-            fs::create_dir_all(self.path(name)).unwrap();
-        }
+    /// The worker's binary, which gives this answer.
+    fn compile(&self, answer: &str) {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/functions/answer.rs");
         let binary = self.path("binaries/answer");
         let status = Command::new("rustc")
             .args(["--edition", "2024", source, "-o"])
             .arg(&binary)
-            .env("ANSWER", "well")
+            .env("ANSWER", answer)
             .status()
             .unwrap();
         assert!(status.success());
+    }
+
+    /// A worker's binary, and helm.
+    fn programs(&self) {
+        for name in ["binaries", "programs", "assembly/kubernetes/helm", "assets/base"] {
+            fs::create_dir_all(self.path(name)).unwrap();
+        }
+        self.compile("well");
         let helm = self.path("programs/helm");
         fs::write(&helm, small_aws::HELM).unwrap();
         fs::set_permissions(&helm, fs::Permissions::from_mode(0o755)).unwrap();
@@ -457,4 +462,44 @@ async fn nothing_goes_where_others_can_listen() {
     let text = scene.fails(&["deploy"]);
     assert!(text.contains("no token is sent there"), "{text}");
     assert_eq!(count(&scene.journal(), "kubernetes"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swapped_code_is_pushed_and_rolled_out_and_nothing_else_is_touched() {
+    let scene = Scene::new().await;
+    scene.succeeds(&["deploy"]);
+    scene.journal();
+    let image = || scene.object(DEPLOYMENT).unwrap()["spec"]["template"]["image"].clone();
+    let before = image();
+    scene.compile("better");
+    // A change of a stack, and an object that is new, wait for a deploy.
+    scene.edit("kafka.template.json", |template| {
+        template["Resources"]["Topic"]["Properties"]["PartitionCount"] = 7.into()
+    });
+    let manifest = fs::read_to_string(scene.path("assembly/kubernetes/consumer.yaml")).unwrap();
+    let new = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: new, namespace: trades}\n";
+    scene.write("kubernetes/consumer.yaml", manifest + new);
+    let swapped = scene.succeeds(&["deploy", "--hotswap"]);
+    for line in [
+        "the workloads run what was built",
+        "skipped: kafka: Topic (Properties.PartitionCount) has changed",
+        "skipped: ledger-database: migrate has new code, and is invoked",
+        "skipped: workloads: ConfigMap trades/new is new",
+    ] {
+        assert!(swapped.contains(line), "{line}: {swapped}");
+    }
+    let journal = scene.journal();
+    in_order(&journal, &["registry manifest", &format!("kubernetes apply {DEPLOYMENT}")]);
+    for text in [
+        "ChangeSet",
+        "helm upgrade",
+        "lambda invoke",
+        "kubernetes delete",
+        SCALED_OBJECT,
+        EXPORTERS,
+        "configmaps/new",
+    ] {
+        assert_eq!(count(&journal, text), 0, "{text}: {journal:#?}");
+    }
+    assert_ne!(image(), before);
 }

@@ -369,3 +369,81 @@ async fn what_cannot_be_deleted_twice_is_left_behind_and_given_back() {
     assert!(!calls[0].contains("RetainResources"), "{calls:?}");
     assert!(calls[1].contains("RetainResources.member.1=Bucket"), "{calls:?}");
 }
+
+#[tokio::test]
+async fn what_cloudformations_own_checks_find_is_told_with_construct_source_and_repair() {
+    let finding = |path: &str, name: &str, mode: &str, status: &str, reason: &str| {
+        format!(
+            "<member><EventId>{name}{path}</EventId><StackId>arn:fg</StackId><EventType>VALIDATION_ERROR</EventType><ResourceType>AWS::S3::Bucket</ResourceType><ValidationFailureMode>{mode}</ValidationFailureMode><ValidationName>{name}</ValidationName><ValidationStatus>{status}</ValidationStatus><ValidationStatusReason>{reason}</ValidationStatusReason><ValidationPath>{path}</ValidationPath></member>"
+        )
+    };
+    let other = "<member><EventId>0</EventId><EventType>STACK_EVENT</EventType></member>";
+    let page = |members: &str, token: &str| {
+        format!("<OperationEvents>{members}</OperationEvents><NextToken>{token}</NextToken>")
+    };
+    let template = json!({ "Resources": { "Store": { "Type": "AWS::S3::Bucket", "Metadata": { "floodgate:path": "delivery/Store" } } } });
+    let target = Target { template, ..target() };
+    let sources = Sources::from([("Store".to_owned(), "stacks/platform/src/delivery.rs:9".to_owned())]);
+    let reporter = Reporter::new(Format::Json);
+
+    let server = Server::default();
+    server.says("DescribeChangeSet", &["<Status>FAILED</Status><StatusReason>The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot Early Validation errors, use the DescribeEvents API for detailed failure information.</StatusReason>"]);
+    let taken = finding(
+        "/Resources/Store",
+        "NAME_CONFLICT_VALIDATION",
+        "FAIL",
+        "FAILED",
+        "Resource of type 'AWS::S3::Bucket' with identifier 'fg' already exists.",
+    );
+    let wrong = finding(
+        "/Resources/Store/Properties/BucketName",
+        "PROPERTY_VALIDATION",
+        "FAIL",
+        "FAILED",
+        "#/BucketName: too short",
+    );
+    let skipped = finding("/Resources/Store", "OTHER", "FAIL", "SKIPPED", "not looked at");
+    server.says(
+        "DescribeEvents",
+        &[&page(&format!("{other}{taken}"), "more"), &page(&format!("{wrong}{skipped}"), "")],
+    );
+    let stacks = server.stacks().await;
+    let operations = Operations { cloud: &stacks, reporter: &reporter };
+    let error = operations.checked_change_set(&target, true, &sources).await.unwrap_err().to_string();
+    for part in [
+        "for 2 things; nothing was touched",
+        "delivery/Store (AWS::S3::Bucket):\n    Resource of type",
+        "delivery/Store (AWS::S3::Bucket) Properties.BucketName:\n    #/BucketName: too short",
+        "declared at stacks/platform/src/delivery.rs:9",
+        "cargo xtask import",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!error.contains("not looked at"), "{error}");
+    let calls = server.calls("DescribeEvents");
+    assert!(calls[0].contains("ChangeSetName=floodgate") && calls[0].contains("StackName=fg"), "{calls:?}");
+    assert!(calls[1].contains("NextToken=more"), "{calls:?}");
+    assert_eq!(server.calls("DeleteChangeSet").len(), 2, "before and after");
+
+    // A warning keeps nothing from being executed, and who may not ask deploys as before.
+    let server = Server::default();
+    server.says("DescribeChangeSet", &["<Status>CREATE_COMPLETE</Status>"]);
+    server.says(
+        "DescribeEvents",
+        &[&page(&taken.replace("<ValidationFailureMode>FAIL", "<ValidationFailureMode>WARN"), "")],
+    );
+    let stacks = server.stacks().await;
+    let operations = Operations { cloud: &stacks, reporter: &reporter };
+    assert!(operations.checked_change_set(&target, true, &sources).await.unwrap().is_some());
+    let server = Server::default();
+    server.says("DescribeChangeSet", &["<Status>CREATE_COMPLETE</Status>"]);
+    server.refuses(
+        "DescribeEvents",
+        1,
+        "AccessDenied",
+        "not authorized to perform cloudformation:DescribeEvents",
+    );
+    let stacks = server.stacks().await;
+    let operations = Operations { cloud: &stacks, reporter: &reporter };
+    assert!(operations.checked_change_set(&target, true, &sources).await.unwrap().is_some());
+}

@@ -9,8 +9,11 @@ use deploy_engine::{
     assets::Assets,
     deploy::Deployment,
     execute::Underway,
+    hotswap,
     plan::{Asked, render},
 };
+use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::{cli::DeployArguments, engine::Engine};
 
@@ -29,6 +32,7 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
         concurrency,
         require_approval,
         prune,
+        hotswap: swap,
         binaries,
     } = arguments;
     let assets = Assets::new(manifest, engine.places(binaries.clone()), reporter, stacks.clone())?;
@@ -48,12 +52,28 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
         concurrency: usize::from(concurrency),
         approval: require_approval.unwrap_or_else(|| Policy::of(manifest)),
         underway: Underway::default(),
+        swapped: &clients.swapped,
+        recorded: OnceCell::new(),
     };
     if plan {
         let plan = deployment.plan().await?;
         let json = serde_json::to_value(&plan)?;
         reporter.result(render(&plan, &manifest.environment).trim_end(), &json);
         return Ok(ExitCode::SUCCESS);
+    }
+    if swap {
+        hotswap::allowed(manifest)?;
+        engine.agree(&consent, "swap code in")?;
+        let work = async {
+            let outcome = deployment.hotswap().await?;
+            let seconds = reporter.elapsed().as_secs_f64();
+            let json = json!({ "event": "hotswap", "seconds": seconds, "outcome": outcome });
+            reporter.result(&outcome.told(&manifest.environment, seconds), &json);
+            Ok(ExitCode::SUCCESS)
+        };
+        let left =
+            async || "interrupted; what was begun is finished by Lambda. Run it again to go on".to_owned();
+        return engine.under_lock("hotswap", work, left).await;
     }
     engine.agree(&consent, "deploy")?;
     let work = async { deployment.run().await.map(|()| ExitCode::SUCCESS) };

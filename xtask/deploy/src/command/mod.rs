@@ -7,3 +7,4 @@ pub(crate) mod outputs;
 pub(crate) mod rollback;
 pub(crate) mod teardown;
 pub(crate) mod token;
+pub(crate) mod whoami;

@@ -2,32 +2,39 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use deploy_engine::cloudformation::CloudFormation;
+use anyhow::{Result, bail};
+use deploy_engine::{
+    cloudformation::CloudFormation,
+    outputs::{Format, Outputs, render, withhold},
+};
 
 use crate::{cli::Common, engine::Engine};
 
-/// Prints the outputs of the deployed stacks.
+/// Prints the outputs of the deployed stacks, or of those named.
 ///
 /// # Errors
 ///
-/// What CloudFormation says.
-pub(crate) async fn run(engine: &Engine) -> Result<ExitCode> {
+/// When a stack is unknown or nothing is deployed, and what CloudFormation says.
+pub(crate) async fn run(engine: &Engine, stacks: &[String], format: Format) -> Result<ExitCode> {
     let Engine { manifest, clients, common: Common { json, .. }, .. } = engine;
-    let mut all = serde_json::Map::new();
-    for entry in &manifest.stacks {
-        let outputs =
-            clients.stacks.describe(&entry.name).await?.map(|deployed| deployed.outputs).unwrap_or_default();
-        if *json {
-            all.insert(entry.id.clone(), serde_json::to_value(&outputs)?);
-        } else {
-            for (name, value) in outputs {
-                println!("{:<10} {name:<44} {value}", entry.id);
-            }
+    if let Some(unknown) = stacks.iter().find(|id| manifest.stack(id).is_none()) {
+        let known: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
+        bail!("there is no stack `{unknown}`; there are: {}", known.join(", "));
+    }
+    let mut all: Vec<Outputs> = Vec::new();
+    for entry in manifest.stacks.iter().filter(|entry| stacks.is_empty() || stacks.contains(&entry.id)) {
+        if let Some(deployed) = clients.stacks.describe(&entry.name).await? {
+            all.push((entry.id.clone(), deployed.outputs));
         }
     }
-    if *json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+    if all.is_empty() {
+        let what = if stacks.is_empty() { "nothing" } else { "none of these stacks" };
+        let environment = &manifest.environment;
+        bail!("{what} of {environment} is deployed; `cargo xtask deploy --env {environment}` does it");
     }
+    for name in withhold(&mut all) {
+        eprintln!("withheld: {name} looks like a secret; nothing that must not be seen should be an output");
+    }
+    print!("{}", render(&all, if *json { Format::Json } else { format })?);
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cfn::assembly::Manifest;
+use kube::Client;
 
 use super::{
     apply::Cluster,
@@ -66,13 +67,34 @@ impl EksWorkloads<'_> {
         Helm::find(&self.helm, &kubeconfig_path(self.assembly), releases).await.map(Some)
     }
 
-    /// The environment's cluster; `None` when it is not there.
-    async fn reach(&self, known: &Known) -> Result<Option<Cluster>> {
+    /// The name of the environment's cluster and a client of it; `None` when it is not there.
+    async fn connection(&self, known: &Known) -> Result<Option<(String, Client)>> {
         let Some(source) = &self.manifest.cluster else { return Ok(None) };
         let Ok(name) = resolve(source, known) else { return Ok(None) };
         let Some(access) = access(self.eks, &name, self.on_loopback).await? else { return Ok(None) };
         let kubeconfig = write_kubeconfig(&access, &self.manifest.region, self.assembly)?;
-        let cluster = Cluster::new(connect(&kubeconfig).await?);
+        Ok(Some((name, connect(&kubeconfig).await?)))
+    }
+
+    /// A client of the environment's cluster.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster is not there, or cannot be reached.
+    pub async fn client(&self, known: &Known) -> Result<Client> {
+        let connection = self.connection(known).await?;
+        connection.map(|(_, client)| client).with_context(|| {
+            format!(
+                "the cluster of {0} is not there; `cargo xtask deploy --env {0}` makes it",
+                self.manifest.environment
+            )
+        })
+    }
+
+    /// The environment's cluster; `None` when it is not there.
+    async fn reach(&self, known: &Known) -> Result<Option<Cluster>> {
+        let Some((name, client)) = self.connection(known).await? else { return Ok(None) };
+        let cluster = Cluster::new(client);
         cluster.answers(&name).await?;
         Ok(Some(cluster))
     }
@@ -102,6 +124,16 @@ impl EksWorkloads<'_> {
     pub async fn install(&self, known: &Known) -> Result<()> {
         let (cluster, helm) = (self.cluster(known).await?, self.find_helm().await?);
         self.installation(known, &cluster, helm.as_ref()).run().await
+    }
+
+    /// Gives the workloads that are installed what is rendered now, and nothing else; see [`Installation::swap`].
+    ///
+    /// # Errors
+    ///
+    /// When the cluster cannot be reached, or the first workload that does not come to run.
+    pub async fn swap(&self, known: &Known) -> Result<Vec<String>> {
+        let cluster = self.cluster(known).await?;
+        self.installation(known, &cluster, None).swap().await
     }
 
     /// How many pods of each workload run.

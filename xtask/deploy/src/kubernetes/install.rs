@@ -121,6 +121,32 @@ impl Installation<'_> {
         self.cluster.remember(environment, &wanted).await
     }
 
+    /// Applies the workloads' objects that are installed, waits until they run, and gives in words what was left:
+    /// objects that are not installed yet. What is no longer rendered, releases, and manifests beside the workloads are
+    /// not looked at.
+    ///
+    /// # Errors
+    ///
+    /// The first workload that fails, and why.
+    pub async fn swap(&self) -> Result<Vec<String>> {
+        let installed = self.cluster.inventory(&self.manifest.environment).await?;
+        let mut left = Vec::new();
+        for part in install_order(self.manifest)? {
+            let Part::Workload(workload) = &part else { continue };
+            let mut objects = self.objects(&workload.name, &workload.manifest, &workload.values)?;
+            objects.retain(|object| match Object::of(object) {
+                Some(known) if installed.contains(&known) => true,
+                Some(new) => {
+                    left.push(format!("{new} is new"));
+                    false
+                }
+                None => false,
+            });
+            self.install(&part, &objects).await.with_context(|| part.name().to_owned())?;
+        }
+        Ok(left)
+    }
+
     fn objects(&self, name: &str, file: &str, values: &[ParameterWiring]) -> Result<Vec<Json>> {
         let path = self.assembly.join(file);
         let text =

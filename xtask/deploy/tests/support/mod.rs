@@ -3,6 +3,8 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod answer;
+
 use std::{
     fs,
     io::{BufRead, BufReader},
