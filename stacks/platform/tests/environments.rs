@@ -403,7 +403,7 @@ fn a_permissions_boundary_reaches_every_role() {
     assert!(roles > 10, "{roles}");
 }
 
-/// The mode is made of the ledger's own alarms and of no others.
+/// Defect 4 of the ledger's ancestor: its mode heard every alarm of the account. Here it is made of its own alarms alone.
 #[test]
 fn the_mode_listens_to_its_own_alarms_by_their_arns() {
     let assembly = render(&environment("prod")).unwrap();
