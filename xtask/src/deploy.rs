@@ -170,7 +170,7 @@ pub(crate) struct ShowArgs {
 }
 
 /// An environment with the programs that deploy it.
-struct Target {
+pub(crate) struct Target {
     environment: Environment,
     assembly: PathBuf,
     binaries: PathBuf,
@@ -183,7 +183,7 @@ impl Target {
     }
 
     /// Builds the programs and these packages, for this machine.
-    fn with(root: &Path, name: &str, packages: &[&str]) -> Result<Self> {
+    pub(crate) fn with(root: &Path, name: &str, packages: &[&str]) -> Result<Self> {
         let environment = Environment::load(root, name)?;
         let binaries = build_with(root, false, packages)?;
         Ok(Self { environment, assembly: synth::directory(root, name), binaries })
@@ -198,7 +198,7 @@ impl Target {
     }
 
     /// The engine's command, up to the subcommand. `endpoint_url` is that of a running local environment.
-    fn engine(&self, root: &Path, endpoint_url: Option<&str>, json: bool) -> Command {
+    pub(crate) fn engine(&self, root: &Path, endpoint_url: Option<&str>, json: bool) -> Command {
         let mut command = Command::new(self.binaries.join("deploy-engine"));
         command.current_dir(root).arg("--assembly").arg(&self.assembly);
         if self.is_local() {
@@ -221,7 +221,7 @@ impl Target {
     }
 
     /// Where the AWS APIs of the local environment are, if it runs.
-    fn endpoint_url(&self, root: &Path) -> Option<String> {
+    pub(crate) fn endpoint_url(&self, root: &Path) -> Option<String> {
         let text = std::fs::read_to_string(local_root(root).join("state.json")).ok()?;
         let state: serde_json::Value = serde_json::from_str(&text).ok()?;
         state.pointer("/aws/endpoint_url")?.as_str().map(str::to_owned)

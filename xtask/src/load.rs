@@ -1,5 +1,9 @@
 //! `cargo xtask load`.
 
+pub(crate) mod ledger;
+pub(crate) mod program;
+mod trades;
+
 use std::{
     path::Path,
     process::ExitCode,
@@ -12,19 +16,23 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::running::Running;
+use crate::live::{self, Live};
 
-/// How long the consumer may take to catch up after the load.
+/// How long a system may take to catch up after the load.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How often the figures are looked at.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// Traffic into a system.
 ///
-/// Traffic into a system: raises the rate of its producer for a while, shows how the consumer follows, puts
-/// the rate back and waits until the lag is gone.
+/// Traffic into a system for a while: shows how what does its work follows, and waits until nothing is left waiting.
+/// The trades' producer is raised to the rate and put back; other systems have a program that makes their traffic.
 ///
-/// Ctrl-C puts the rate back as well. Local environments only.
+/// Ctrl-C ends the traffic as well. Local environments only.
 ///
 /// Example: cargo xtask load trades --rate 1000 --for 60s
+/// Example: cargo xtask load ledger --rate 500 --for 60s --noisy-neighbour
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct LoadArgs {
@@ -39,6 +47,26 @@ pub(crate) struct LoadArgs {
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]
     env: String,
+    /// Have another service burn the ledger's database meanwhile.
+    #[arg(long)]
+    noisy_neighbour: bool,
+    /// What the system's own program is asked beside that; its `--help` tells.
+    #[arg(last = true, value_name = "OPTIONS")]
+    options: Vec<String>,
+}
+
+/// What makes a system's traffic, and what is seen of the system meanwhile.
+pub(crate) trait Traffic {
+    /// Begins; says what.
+    fn begin(&mut self) -> Result<String>;
+    /// Looks once: figures, each with its name.
+    fn look(&mut self) -> Result<Vec<String>>;
+    /// Whether it still goes; `false` when it has ended by itself.
+    fn goes(&mut self) -> Result<bool>;
+    /// Ends it and puts everything back, however far it came; says what.
+    fn end(&mut self) -> Result<String>;
+    /// Whether nothing is left waiting: what is to be said then.
+    fn caught_up(&mut self) -> Result<Option<String>>;
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -66,72 +94,107 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn run(arguments: &LoadArgs, root: &Path) -> Result<ExitCode> {
-    let running = Running::find(root, &arguments.env, &arguments.system)?;
-    let before = running.rate()?;
+    let LoadArgs { system, env, rate, duration, noisy_neighbour, options } = arguments;
+    if system != ledger::SYSTEM && *noisy_neighbour {
+        bail!("--noisy-neighbour burns the ledger's database; {system} has none");
+    }
+    if system == trades::SYSTEM && !options.is_empty() {
+        bail!("the trades' producer takes a rate and nothing else");
+    }
+    match system.as_str() {
+        trades::SYSTEM => carry_out(trades::Producer::find(root, env, *rate)?, *duration),
+        ledger::SYSTEM => {
+            let plan = ledger::Plan { rate: *rate, duration: *duration, noisy_neighbour: *noisy_neighbour };
+            carry_out(ledger::Events::find(root, env, plan, options)?, *duration)
+        }
+        other => bail!(
+            "nothing makes traffic for `{other}`; there is something for: {}, {}",
+            trades::SYSTEM,
+            ledger::SYSTEM
+        ),
+    }
+}
 
+/// A flag that SIGINT and SIGTERM set.
+pub(crate) fn interruption() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone())?;
     }
-    println!(
-        "{}: {before} -> {} messages/s for {} s",
-        arguments.system,
-        arguments.rate,
-        arguments.duration.as_secs()
-    );
-    running.set_rate(arguments.rate)?;
-    let watched = watch(&running, arguments.duration, &interrupted);
-    running.set_rate(before)?;
-    println!("the producer is back at {before} messages/s");
+    Ok(interrupted)
+}
+
+/// Makes the traffic for as long as asked, shows how it goes, and waits until nothing is left waiting.
+fn carry_out(mut traffic: impl Traffic, duration: Duration) -> Result<ExitCode> {
+    let interrupted = interruption()?;
+    let begun = traffic.begin();
+    let watched = begun.and_then(|words| {
+        println!("{words} for {} s", duration.as_secs());
+        watch(&mut traffic, duration, &interrupted)
+    });
+    // Whatever went wrong: the traffic is not left running.
+    let ended = traffic.end();
     watched?;
+    println!("{}", ended?);
     if interrupted.load(Ordering::Relaxed) {
         return Ok(ExitCode::from(130));
     }
-    catch_up(&running, &interrupted, before)
+    catch_up(&mut traffic, &interrupted)
 }
 
-/// Prints how production and consumption go, every few seconds.
-fn watch(running: &Running<'_>, duration: Duration, interrupted: &AtomicBool) -> Result<()> {
-    let (begun, mut told) = (Instant::now(), Instant::now());
-    let mut before = running.offsets()?;
-    while begun.elapsed() < duration && !interrupted.load(Ordering::Relaxed) {
+/// Figures of a moment.
+struct Figures {
+    at_seconds: f64,
+    figures: Vec<String>,
+}
+
+impl live::Scene for Figures {
+    fn at_seconds(&self) -> f64 {
+        self.at_seconds
+    }
+
+    fn block(&self) -> Vec<String> {
+        let indented = self.figures.iter().map(|figure| format!("  {figure}"));
+        std::iter::once(live::clock(self.at_seconds)).chain(indented).collect()
+    }
+
+    fn line(&self) -> String {
+        format!("{:>5.0}s  {}", self.at_seconds, self.figures.join("  "))
+    }
+}
+
+/// Shows the figures.
+fn watch(traffic: &mut impl Traffic, duration: Duration, interrupted: &AtomicBool) -> Result<()> {
+    let mut live = Live::new();
+    let (begun, mut looked) = (Instant::now(), Instant::now());
+    while begun.elapsed() < duration && !interrupted.load(Ordering::Relaxed) && traffic.goes()? {
         std::thread::sleep(Duration::from_millis(100));
-        let left = duration.saturating_sub(begun.elapsed());
-        if told.elapsed() < Duration::from_secs(5) && !left.is_zero() {
-            continue;
+        let at_seconds = begun.elapsed().as_secs_f64();
+        if looked.elapsed() >= EVERY && live.wants(at_seconds) {
+            looked = Instant::now();
+            live.show(&Figures { at_seconds, figures: traffic.look()? });
         }
-        let (now, consumer) = (running.offsets()?, running.consumer()?);
-        let seconds = told.elapsed().as_secs_f64();
-        let per_second = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
-        println!(
-            "{:>5.0}s  produced {:>8.1}/s  processed {:>8.1}/s  lag {:>7} records  {:>3} of {} consumers",
-            begun.elapsed().as_secs_f64(),
-            per_second(before.written, now.written),
-            per_second(before.committed(), now.committed()),
-            now.lag,
-            consumer.ready,
-            consumer.desired
-        );
-        (before, told) = (now, Instant::now());
     }
     Ok(())
 }
 
-/// Waits until the lag is what a second of the usual rate leaves.
-fn catch_up(running: &Running<'_>, interrupted: &AtomicBool, rate: f64) -> Result<ExitCode> {
+/// Waits until nothing is left waiting.
+fn catch_up(traffic: &mut impl Traffic, interrupted: &AtomicBool) -> Result<ExitCode> {
     let begun = Instant::now();
-    let usual = (rate.ceil() as u64).max(1) * 2;
     loop {
-        let lag = running.offsets()?.lag;
-        if lag <= usual {
-            println!("caught up after {:.1} s: lag {lag} records", begun.elapsed().as_secs_f64());
+        if let Some(words) = traffic.caught_up()? {
+            println!("caught up after {:.1} s: {words}", begun.elapsed().as_secs_f64());
             return Ok(ExitCode::SUCCESS);
         }
         if interrupted.load(Ordering::Relaxed) {
             return Ok(ExitCode::from(130));
         }
         if begun.elapsed() >= CATCH_UP_TIMEOUT {
-            bail!("the consumer has not caught up after {} s: lag {lag} records", CATCH_UP_TIMEOUT.as_secs());
+            bail!(
+                "what waits is not done after {} s: {}",
+                CATCH_UP_TIMEOUT.as_secs(),
+                traffic.look()?.join("  ")
+            );
         }
         std::thread::sleep(Duration::from_millis(250));
     }

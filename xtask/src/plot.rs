@@ -50,6 +50,17 @@ pub(crate) struct Mark {
     pub(crate) name: String,
 }
 
+/// Each value as the mean with its neighbours: what came in between two looks at a busy machine jitters.
+pub(crate) fn smoothed(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    (0..points.len())
+        .filter_map(|place| {
+            let near = points.get(place.saturating_sub(2)..(place + 3).min(points.len()))?;
+            let mean = near.iter().map(|(_, value)| value).sum::<f64>() / near.len().max(1) as f64;
+            points.get(place).map(|(at, _)| (*at, mean))
+        })
+        .collect()
+}
+
 /// A picture.
 #[derive(Clone, Debug)]
 pub(crate) struct Picture {
@@ -126,7 +137,9 @@ impl Picture {
         let bottom = top + PANEL;
         let values = panel.lines.iter().flat_map(|line| &line.points).map(|(_, value)| *value);
         let most = values.fold(0.0, f64::max).max(1.0);
-        let step = step(most);
+        // What goes in steps is a count: there is nothing between two of them.
+        let counts = panel.lines.iter().all(|line| line.shape == Shape::Steps);
+        let step = if counts { step(most).max(1.0) } else { step(most) };
         let end = (most / step).ceil() * step;
         let y = |value: f64| bottom - (value / end).clamp(0.0, 1.0) * PANEL;
         text(svg, (LEFT, top - 10.0), "start", "black", &panel.title);
@@ -182,8 +195,8 @@ impl Picture {
     fn legend(&self, svg: &mut String, panel: &Panel, y: f64) {
         let mut x = WIDTH - RIGHT;
         for line in panel.lines.iter().rev() {
-            // Characters of this font are at most 7.4 wide on average.
-            let width = line.name.chars().count() as f64 * 7.4;
+            // Characters of this font are at most 6.8 wide on average.
+            let width = line.name.chars().count() as f64 * 6.8;
             text(svg, (x, y), "end", "#333333", &line.name);
             let dash = if line.dashed { " stroke-dasharray=\"6 4\"" } else { "" };
             let _ = writeln!(

@@ -60,17 +60,21 @@ pub(crate) fn local_root(root: &Path) -> PathBuf {
 
 /// Calls the local environment and reads the JSON that it prints; its messages go to standard error.
 pub(crate) fn ask_local(root: &Path, program: &Path, arguments: &[&str]) -> Result<Json> {
-    let output = Command::new(program)
-        .arg("--root")
-        .arg(local_root(root))
-        .args(arguments)
+    ask(Command::new(program).arg("--root").arg(local_root(root)).args(arguments))
+}
+
+/// Calls a program and reads the JSON that it prints; its messages go to standard error.
+pub(crate) fn ask(command: &mut Command) -> Result<Json> {
+    let program = command.get_program().to_os_string();
+    let name = Path::new(&program).file_name().unwrap_or(&program).display().to_string();
+    let output = command
         .stderr(std::process::Stdio::inherit())
         .output()
         .with_context(|| format!("cannot start {}", program.display()))?;
     if !output.status.success() {
-        bail!("`local-environment {}` failed; its message is above", arguments.join(" "));
+        bail!("{name} failed; its message is above");
     }
-    serde_json::from_slice(&output.stdout).context("the local environment printed no JSON")
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{name} printed no JSON"))
 }
 
 /// Runs a program to its end. Ctrl-C reaches it as well as this one, which waits for it.

@@ -59,6 +59,12 @@ pub const WRITER_CONNECTIONS: &str = "WRITER_CONNECTIONS";
 /// The secret with the writer's password, where it does not sign in by IAM.
 pub const WRITER_SECRET_ARN: &str = "WRITER_SECRET_ARN";
 
+/// The database user of the noisy neighbour, for whom the migration makes a role where one is named.
+pub const NEIGHBOUR_USER: &str = "NEIGHBOUR_USER";
+
+/// The secret with the noisy neighbour's password.
+pub const NEIGHBOUR_SECRET_ARN: &str = "NEIGHBOUR_SECRET_ARN";
+
 /// Days that the ids of applied events are remembered.
 pub const EVENT_MEMORY_DAYS: &str = "EVENT_MEMORY_DAYS";
 
@@ -189,6 +195,15 @@ impl ModeConfiguration {
     }
 }
 
+/// The role of a service that shares the database with the ledger, and none of its tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeighbourConfiguration {
+    /// Its user.
+    pub user: String,
+    /// The secret with its password.
+    pub secret_arn: String,
+}
+
 /// What the migration gets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MigrateConfiguration {
@@ -200,6 +215,8 @@ pub struct MigrateConfiguration {
     pub writer_connections: u32,
     /// The secret with the writer's password; without one it signs in by IAM.
     pub writer_secret_arn: Option<String>,
+    /// Another service on the same database, where there is one.
+    pub neighbour: Option<NeighbourConfiguration>,
     /// Days that the ids of applied events are remembered.
     pub event_memory_days: u32,
 }
@@ -213,23 +230,34 @@ impl MigrateConfiguration {
     /// The first variable that is missing or cannot be used.
     pub fn from_environment(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigurationError> {
         let reader = Reader::new(lookup);
-        let writer_user = reader.text(WRITER_USER, "the database's user of the writer")?;
-        let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if writer_user.len() > 63 || !writer_user.chars().all(valid) {
-            return Err(ConfigurationError::Invalid {
-                name: WRITER_USER,
-                value: writer_user,
-                expected: "up to 63 small letters, digits and underscores".to_owned(),
-            });
-        }
+        let writer_user = role(WRITER_USER, reader.text(WRITER_USER, "the database's user of the writer")?)?;
+        let neighbour = match reader.optional(NEIGHBOUR_USER) {
+            None => None,
+            Some(user) => Some(NeighbourConfiguration {
+                user: role(NEIGHBOUR_USER, user)?,
+                secret_arn: reader
+                    .text(NEIGHBOUR_SECRET_ARN, "the secret with the noisy neighbour's password")?,
+            }),
+        };
         Ok(Self {
             database: DatabaseConfiguration::read(&reader)?,
             writer_user,
             writer_connections: reader.number(WRITER_CONNECTIONS, 10, 1..=5_000)?,
             writer_secret_arn: reader.optional(WRITER_SECRET_ARN),
+            neighbour,
             event_memory_days: reader.number(EVENT_MEMORY_DAYS, 14, 1..=365)?,
         })
     }
+}
+
+/// A role's name, which becomes part of a statement.
+fn role(name: &'static str, value: String) -> Result<String, ConfigurationError> {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if value.len() > 63 || !value.chars().all(valid) {
+        let expected = "up to 63 small letters, digits and underscores".to_owned();
+        return Err(ConfigurationError::Invalid { name, value, expected });
+    }
+    Ok(value)
 }
 
 fn safety<F: Fn(&str) -> Option<String>>(reader: &Reader<F>) -> Result<f64, ConfigurationError> {
@@ -309,5 +337,22 @@ mod tests {
             variables.get(name).map(|value| (*value).to_owned())
         });
         assert!(migrate.unwrap_err().to_string().contains("WRITER_USER"));
+    }
+
+    #[test]
+    fn a_neighbour_is_named_with_its_secret_or_not_at_all() {
+        let read = |change: &[(&'static str, &'static str)]| {
+            let variables = variables(change);
+            MigrateConfiguration::from_environment(|name| {
+                variables.get(name).map(|value| (*value).to_owned())
+            })
+        };
+        assert_eq!(read(&[]).unwrap().neighbour, None);
+        let error = read(&[("NEIGHBOUR_USER", "noisy")]).unwrap_err();
+        assert!(error.to_string().contains("NEIGHBOUR_SECRET_ARN"), "{error}");
+        let error = read(&[("NEIGHBOUR_USER", "Noisy"), ("NEIGHBOUR_SECRET_ARN", "s")]).unwrap_err();
+        assert!(error.to_string().contains("NEIGHBOUR_USER"), "{error}");
+        let named = read(&[("NEIGHBOUR_USER", "noisy"), ("NEIGHBOUR_SECRET_ARN", "s")]).unwrap();
+        assert_eq!(named.neighbour.map(|neighbour| neighbour.user), Some("noisy".to_owned()));
     }
 }

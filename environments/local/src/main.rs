@@ -89,6 +89,12 @@ enum Command {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Become the database's own client, `psql`, as its superuser: `psql -- --dbname ledger`.
+    Psql {
+        /// For `psql`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Which CloudFormation types are exercised here and which only recorded, as JSON.
     ResourceTypes,
     /// Stop everything that was started.
@@ -217,6 +223,12 @@ fn run(cli: Cli) -> Result<()> {
             let since =
                 since_seconds.map(|seconds| chrono::Utc::now() - chrono::TimeDelta::seconds(seconds.into()));
             show_logs(&layout, &name, &logs::Selection { since, text: filter }, follow)
+        }
+        Command::Psql { arguments } => {
+            let state = control::State::read(&layout).context("the local environment does not run")?;
+            let endpoint = state.postgresql.context("there is no database")?;
+            Err(postgresql::client(&layout, &endpoint)?.args(arguments).exec())
+                .context("psql cannot be started")
         }
         Command::ResourceTypes => resource_types(&layout),
         Command::Down => lifecycle::down(&layout),

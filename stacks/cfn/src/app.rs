@@ -106,6 +106,18 @@ pub struct ClusterManifest {
 /// What the command line knows of a system: where its work arrives and who does it.
 pub type System = crate::assembly::SystemEntry;
 
+/// What the command line knows of a system whose work functions do.
+pub type Flow = crate::assembly::FlowEntry;
+
+/// A program that makes a system's traffic.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The cargo package whose binary it is.
+    pub package: String,
+    /// Its environment variables by name.
+    pub variables: BTreeMap<String, DeployValue>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Asset {
     pub(crate) name: String,
@@ -128,6 +140,8 @@ pub struct App {
     /// Who wants to come after what was not there: (who, what).
     pub(crate) not_before: Vec<(String, String)>,
     pub(crate) systems: BTreeMap<String, System>,
+    pub(crate) flows: BTreeMap<String, Flow>,
+    pub(crate) loads: BTreeMap<String, Load>,
     pub(crate) cluster: Option<DeployValue>,
     pub(crate) dashboards: BTreeMap<String, String>,
 }
@@ -145,6 +159,8 @@ impl App {
             cluster_manifests: Vec::new(),
             not_before: Vec::new(),
             systems: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            loads: BTreeMap::new(),
             cluster: None,
             dashboards: BTreeMap::new(),
         }
@@ -238,6 +254,16 @@ impl App {
     /// Describes a system.
     pub fn system(&mut self, name: &str, system: System) {
         self.systems.insert(name.to_owned(), system);
+    }
+
+    /// Describes a system whose work functions do.
+    pub fn flow(&mut self, name: &str, flow: Flow) {
+        self.flows.insert(name.to_owned(), flow);
+    }
+
+    /// Says what makes a system's traffic.
+    pub fn load(&mut self, system: &str, load: Load) {
+        self.loads.insert(system.to_owned(), load);
     }
 
     /// Adds a dashboard file.

@@ -69,6 +69,12 @@ pub struct Manifest {
     pub cluster: Option<Source>,
     /// The systems by name.
     pub systems: BTreeMap<String, SystemEntry>,
+    /// The systems whose work functions do, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flows: BTreeMap<String, FlowEntry>,
+    /// What makes a system's traffic, by the system's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loads: BTreeMap<String, LoadEntry>,
 }
 
 impl Manifest {
@@ -307,6 +313,41 @@ pub struct SystemEntry {
     pub producer: String,
     /// The workload that consumes.
     pub consumer: String,
+}
+
+/// A system whose work functions do, one after the other, slowed down by a mode that alarms make.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowEntry {
+    /// The id of its stack.
+    pub stack: String,
+    /// The functions, in the order in which a record comes by.
+    pub stages: Vec<StageEntry>,
+    /// The name of the parameter that holds the mode.
+    pub mode_parameter: String,
+    /// The alarms that make the mode, by logical id.
+    pub alarms: Vec<String>,
+}
+
+/// A function that a topic's records come to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageEntry {
+    /// The function, by logical id.
+    pub function: String,
+    /// The topic.
+    pub topic: String,
+    /// The group that commits what is done.
+    pub consumer_group: String,
+    /// How many partitions the topic has.
+    pub partitions: u32,
+}
+
+/// A program that makes a system's traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadEntry {
+    /// The cargo package whose binary it is.
+    pub package: String,
+    /// Its environment variables.
+    pub variables: Vec<ParameterWiring>,
 }
 
 /// A rendered app, in memory.

@@ -292,6 +292,8 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         cluster_manifests,
         not_before,
         systems,
+        flows,
+        loads,
         cluster,
         dashboards,
     } = app;
@@ -333,6 +335,7 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         cluster::render(&mut wiring, &workloads, &helm_releases, &cluster_manifests, dashboards);
     wiring.errors.extend(not_before.into_iter().map(|(who, what)| SynthError::NotBefore { who, what }));
     let cluster = cluster.map(|value| wiring.deploy_value("the cluster's name", &value));
+    let loads = cluster::loads(&mut wiring, loads);
 
     if !wiring.errors.is_empty() {
         let mut errors = wiring.errors;
@@ -364,6 +367,8 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         cluster_manifests,
         cluster,
         systems,
+        flows,
+        loads,
     };
     manifest.digest = digest(&manifest, &files);
     Ok(Assembly { manifest, templates, files, provenance })

@@ -53,6 +53,8 @@ fn side(stacks: &[(&str, Wiring<'_>, Json)]) -> Side {
             cluster_manifests: Vec::new(),
             cluster: None,
             systems: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            loads: BTreeMap::new(),
         },
         templates: stacks.iter().map(|(id, _, template)| ((*id).to_owned(), template.clone())).collect(),
         files: Some(BTreeMap::new()),

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use cfn::{App, Handle, Lookup, Property, Scope, Value, assembly::AssetKind};
+use cfn::{
+    App, DeployValue, Flow, Handle, Load, Lookup, Property, Scope, Value,
+    assembly::{AssetKind, StageEntry},
+};
 use cfn_resources::{
     cloudwatch::{Alarm, AlarmStatistic},
     events::{Rule, RuleDeadLetterConfig, RuleTarget},
@@ -28,7 +31,7 @@ use crate::{
     Base,
     environment::{Environment, Provider},
     kafka::{DEAD_LETTER_RETENTION_HOURS, Kafka},
-    ledger_database::{LedgerDatabase, WRITER_USER},
+    ledger_database::{LedgerDatabase, NEIGHBOUR_USER, WRITER_USER},
     network::stack_properties,
     sizes::{CONTROL_PARTITIONS, DEAD_LETTER_PARTITIONS, Sizes},
 };
@@ -54,6 +57,16 @@ pub const DEAD_LETTER_TOPIC: &str = "ledger-dlq";
 
 /// The functions' packages, which are the names of their assets as well.
 pub const FUNCTIONS: [&str; 3] = ["ledger-transform", "ledger-writer", "ledger-mode"];
+
+/// The system's name.
+const SYSTEM: &str = "ledger";
+
+/// What makes its traffic.
+const LOAD: &str = "ledger-load";
+
+/// Groups that commit what the functions have done.
+const TRANSFORM_GROUP: &str = "ledger-transform";
+const WRITER_GROUP: &str = "ledger-writer";
 
 /// Above this the database is under pressure, in percent.
 const CPU_PERCENT_MAX: f64 = 40.0;
@@ -134,7 +147,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, database: &LedgerDat
             .variable(variables::DEAD_LETTER_TOPIC, DEAD_LETTER_TOPIC),
         &kafka.cluster,
         &topics.source,
-        "ledger-transform",
+        TRANSFORM_GROUP,
         &queue,
     );
     let transform = Function::new(
@@ -164,8 +177,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, database: &LedgerDat
             .variable(database_variables::AUTHENTICATION, "secret")
             .variable(database_variables::SECRET_ARN, secret.clone()),
     };
-    let needs =
-        Function::needs_of_kafka_source(needs, &kafka.cluster, &topics.buffer, "ledger-writer", &queue);
+    let needs = Function::needs_of_kafka_source(needs, &kafka.cluster, &topics.buffer, WRITER_GROUP, &queue);
     let writer = Function::new(
         &mut scope,
         "Writer",
@@ -201,8 +213,8 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, database: &LedgerDat
 
     let pollers = (1, figure("event_pollers"));
     for (name, function, topic, group) in [
-        ("TransformSource", &transform, &topics.source, "ledger-transform"),
-        ("WriterSource", &writer, &topics.buffer, "ledger-writer"),
+        ("TransformSource", &transform, &topics.source, TRANSFORM_GROUP),
+        ("WriterSource", &writer, &topics.buffer, WRITER_GROUP),
     ] {
         function.kafka_source(
             &mut scope,
@@ -228,8 +240,50 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, database: &LedgerDat
     let functions = Functions { transform: &transform, writer: &writer, mode: &mode_function };
     operations::alarms(&mut scope, observability, &functions, environment.ledger.transactions_per_second);
     operations::dashboard(&mut scope, &name, &database.database, &functions);
+    let partitions = u32::try_from(sizes.ledger("partitions")).unwrap_or(u32::MAX);
+    let stage = |function: &Function, topic: &str, group: &str| StageEntry {
+        function: function.function.raw().logical_id().to_owned(),
+        topic: topic.to_owned(),
+        consumer_group: group.to_owned(),
+        partitions,
+    };
+    let flow = Flow {
+        stack: id.to_owned(),
+        stages: vec![
+            stage(&transform, SOURCE_TOPIC, TRANSFORM_GROUP),
+            stage(&writer, BUFFER_TOPIC, WRITER_GROUP),
+        ],
+        mode_parameter: format!("/{name}/mode"),
+        alarms: alarms.iter().map(|alarm| alarm.raw().logical_id().to_owned()).collect(),
+    };
     for package in FUNCTIONS {
         app.asset(package, AssetKind::Zip, package, None);
+    }
+    app.flow(SYSTEM, flow);
+    if let Some(secret) = &database.neighbour_secret {
+        app.load(SYSTEM, load(kafka, database, secret, authentication));
+    }
+}
+
+/// What `ledger-load` gets: the brokers for its events, and the database for the noisy neighbour.
+fn load(kafka: &Kafka, database: &LedgerDatabase, secret: &Value<String>, authentication: &str) -> Load {
+    let literal = |text: &str| DeployValue::Value(Value::Literal(text.to_owned()));
+    let brokers = DeployValue::Lookup(Lookup::MskBootstrapBrokers {
+        cluster_arn: as_text(&kafka.cluster.arn()),
+        authentication: "plaintext".to_owned(),
+    });
+    let variables = [
+        (kafka_variables::BOOTSTRAP_SERVERS, brokers),
+        (kafka_variables::AUTHENTICATION, literal(authentication)),
+        (database_variables::HOST, DeployValue::Value(database.database.proxy.endpoint())),
+        (database_variables::NAME, literal(database.database.database())),
+        (database_variables::USER, literal(NEIGHBOUR_USER)),
+        (database_variables::AUTHENTICATION, literal("secret")),
+        (database_variables::SECRET_ARN, DeployValue::Value(secret.clone())),
+    ];
+    Load {
+        package: LOAD.to_owned(),
+        variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 

@@ -32,6 +32,9 @@ pub const MIGRATION: &str = "ledger-migrate";
 /// The database's user of the writer.
 pub(crate) const WRITER_USER: &str = "ledger_writer";
 
+/// The user of the noisy neighbour: another service on the same database.
+pub(crate) const NEIGHBOUR_USER: &str = "ledger_neighbour";
+
 /// How long a migration may take, in seconds.
 const MIGRATION_SECONDS: i64 = 900;
 
@@ -40,6 +43,10 @@ pub(crate) struct LedgerDatabase {
     pub(crate) database: Database,
     /// The secret with the writer's password, where it does not sign in by IAM.
     pub(crate) writer_secret: Option<Value<String>>,
+    /// The secret with the noisy neighbour's password. On one machine alone: a sign-in that is there to burn the
+    /// processors of a database that others pay for would be a risk and no help, and who wants to see an alarm go off in
+    /// AWS has a service there that can make load.
+    pub(crate) neighbour_secret: Option<Value<String>>,
     /// Lets a function sign in as the writer.
     pub(crate) grant_writer: Vec<Json>,
 }
@@ -70,14 +77,14 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) -> LedgerDatabase {
             data: environment.data_policy(),
         },
     );
-    let (writer_secret, grant_writer) = match environment.provider {
-        Provider::Aws => (None, database.grant_connect(WRITER_USER)),
+    let (writer_secret, neighbour_secret, grant_writer) = match environment.provider {
+        Provider::Aws => (None, None, database.grant_connect(WRITER_USER)),
         // A PostgreSQL of our own knows no IAM.
         Provider::Local => {
-            let secret = writer_secret(&mut scope, environment);
-            let grant =
-                iam::allow("ReadSecret", &["secretsmanager:GetSecretValue"], std::slice::from_ref(&secret));
-            (Some(secret), vec![grant])
+            let writer = role_secret(&mut scope, environment, "WriterSecret", WRITER_USER);
+            let neighbour = role_secret(&mut scope, environment, "NeighbourSecret", NEIGHBOUR_USER);
+            let grant = grant_read(&writer);
+            (Some(writer), Some(neighbour), vec![grant])
         }
     };
     let queue = DeadLetterQueue::new(&mut scope, "FailedMigrations", environment.data_policy());
@@ -96,6 +103,13 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) -> LedgerDatabase {
         Some(secret) => {
             needs.statements(grant_writer.clone()).variable(variables::WRITER_SECRET_ARN, secret.clone())
         }
+    };
+    let needs = match &neighbour_secret {
+        None => needs,
+        Some(secret) => needs
+            .statements(vec![grant_read(secret)])
+            .variable(variables::NEIGHBOUR_USER, NEIGHBOUR_USER)
+            .variable(variables::NEIGHBOUR_SECRET_ARN, secret.clone()),
     };
     let migrate = Function::new(
         &mut scope,
@@ -125,15 +139,20 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) -> LedgerDatabase {
     migrate.invoked_by(&mut scope, "DailyInvocation", "events.amazonaws.com", as_text(&rule.arn()), &queue);
     observability.watch_functions(&mut scope, &queue, &[("Migrate", &migrate)]);
     app.asset(MIGRATION, AssetKind::Zip, MIGRATION, None);
-    LedgerDatabase { database, writer_secret, grant_writer }
+    LedgerDatabase { database, writer_secret, neighbour_secret, grant_writer }
 }
 
-fn writer_secret(scope: &mut Scope<'_>, environment: &Environment) -> Value<String> {
+fn grant_read(secret: &Value<String>) -> Json {
+    iam::allow("ReadSecret", &["secretsmanager:GetSecretValue"], std::slice::from_ref(secret))
+}
+
+/// A secret with a user's password, made up.
+fn role_secret(scope: &mut Scope<'_>, environment: &Environment, name: &str, user: &str) -> Value<String> {
     let secret = scope.add(
-        "WriterSecret",
-        Secret::new().description("The writer's user of the database").generate_secret_string(
+        name,
+        Secret::new().description(format!("The user {user} of the database")).generate_secret_string(
             SecretGenerateSecretString::new()
-                .secret_string_template(format!("{{\"username\":\"{WRITER_USER}\"}}"))
+                .secret_string_template(format!("{{\"username\":\"{user}\"}}"))
                 .generate_string_key("password")
                 .password_length(32)
                 .exclude_punctuation(true),
@@ -142,7 +161,7 @@ fn writer_secret(scope: &mut Scope<'_>, environment: &Environment) -> Value<Stri
     scope.waive(
         secret.raw(),
         "CKV_AWS_149",
-        "it is made on one machine alone, where no key encrypts: in AWS the writer signs in by IAM",
+        "it is made on one machine alone, where no key encrypts: in AWS users sign in by IAM",
     );
     // It opens the database and goes with it.
     scope.removal(secret.raw(), environment.data_policy().removal());

@@ -128,6 +128,21 @@ pub(crate) enum Command {
         #[arg(long)]
         region: String,
     },
+    /// What is seen of a system of functions, a JSON line a look, until it is interrupted.
+    #[command(hide = true)]
+    Observe {
+        /// The system.
+        system: String,
+        /// Between two looks, in milliseconds.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
+        every_ms: u64,
+    },
+    /// Which program makes a system's traffic, and its environment variables, as JSON.
+    #[command(hide = true)]
+    Traffic {
+        /// The system.
+        system: String,
+    },
     /// The logs of a system's workloads and functions.
     Logs {
         /// The system, a workload or a function.

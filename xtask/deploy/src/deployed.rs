@@ -48,6 +48,8 @@ pub async fn write(manifest: &Manifest, stacks: &Stacks, directory: &Path) -> Re
             cluster_manifests: Vec::new(),
             cluster: None,
             systems: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            loads: BTreeMap::new(),
             ..manifest.clone()
         },
         templates: BTreeMap::new(),

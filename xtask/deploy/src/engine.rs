@@ -11,6 +11,7 @@ use cfn::assembly::Manifest;
 use deploy_engine::{
     assets::Places,
     deploy::lock,
+    flow,
     hotswap::record::Record,
     kubernetes::eks::EksWorkloads,
     living,
@@ -54,6 +55,22 @@ pub(crate) struct Clients {
     pub(crate) swapped: Record,
     /// CloudWatch Logs.
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
+    /// CloudWatch.
+    pub(crate) metrics: aws_sdk_cloudwatch::Client,
+    /// Parameter Store.
+    pub(crate) parameters: aws_sdk_ssm::Client,
+}
+
+impl Clients {
+    /// Those that tell how a system of functions does.
+    pub(crate) fn flow(&self) -> flow::Clients {
+        flow::Clients {
+            parameters: self.parameters.clone(),
+            metrics: self.metrics.clone(),
+            logs: self.logs.clone(),
+            functions: self.functions.clone(),
+        }
+    }
 }
 
 /// An assembly and all that is needed to work on its environment.
@@ -314,8 +331,10 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
         ),
         identity: aws_sdk_sts::Client::new(&config),
         swapped: Record::new(parameters.clone(), &manifest.prefix),
-        locks: Locks::new(parameters, &manifest.environment, &manifest.prefix),
+        locks: Locks::new(parameters.clone(), &manifest.environment, &manifest.prefix),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+        metrics: aws_sdk_cloudwatch::Client::new(&config),
+        parameters,
     })
 }
 

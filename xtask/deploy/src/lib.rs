@@ -8,6 +8,7 @@ pub mod deploy;
 pub mod deployed;
 pub mod events;
 pub mod execute;
+pub mod flow;
 pub mod gc;
 pub mod hotswap;
 pub mod invocations;

@@ -67,7 +67,8 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
         }
         Command::Outputs { stacks, format } => command::outputs::run(&engine, &stacks, format).await,
         Command::Status => {
-            let mut status = status::gather(manifest, &clients.stacks, engine.local.as_ref()).await?;
+            let mut status =
+                status::gather(manifest, &clients.stacks, engine.local.as_ref(), &clients.flow()).await?;
             if hotswap::allowed(manifest).is_ok() {
                 status.hotswapped = clients.swapped.read().await?;
             }
@@ -94,6 +95,10 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
         Command::Whoami => command::whoami::run(&engine).await,
         // Answered above: it knows no assembly.
         Command::KubernetesToken { .. } => Ok(ExitCode::SUCCESS),
+        Command::Observe { system, every_ms } => {
+            command::observe::run(&engine, &system, std::time::Duration::from_millis(every_ms)).await
+        }
+        Command::Traffic { system } => command::traffic::run(&engine, &system).await,
         Command::Logs { system, follow, since, filter } => {
             command::logs::run(&engine, command::logs::Asked { name: &system, follow, since, filter }).await
         }

@@ -10,7 +10,12 @@ use cfn::assembly::{Manifest, SystemEntry};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::{cloudformation::CloudFormation, local::LocalEnvironment, stacks::Stacks};
+use crate::{
+    cloudformation::CloudFormation,
+    flow::{self, Flow, FlowStatus},
+    local::LocalEnvironment,
+    stacks::Stacks,
+};
 
 /// Everything, as `status --json` prints it.
 #[derive(Clone, Debug, Serialize)]
@@ -26,7 +31,17 @@ pub struct Status {
     /// The ids of the stacks whose functions got code by a hotswap since they were deployed.
     pub hotswapped: BTreeSet<String>,
     /// The systems.
-    pub systems: BTreeMap<String, SystemStatus>,
+    pub systems: BTreeMap<String, Observed>,
+}
+
+/// A system, by who does its work.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Observed {
+    /// Processes do.
+    Workers(SystemStatus),
+    /// Functions do.
+    Functions(FlowStatus),
 }
 
 /// A stack.
@@ -90,6 +105,7 @@ pub async fn gather(
     manifest: &Manifest,
     stacks: &Stacks,
     local: Option<&LocalEnvironment>,
+    clients: &flow::Clients,
 ) -> Result<Status> {
     let mut status = Status {
         environment: manifest.environment.clone(),
@@ -131,8 +147,17 @@ pub async fn gather(
                     error: Some(format!("{error:#}")),
                     ..SystemStatus::default()
                 });
-            status.systems.insert(name.clone(), seen);
+            status.systems.insert(name.clone(), Observed::Workers(seen));
         }
+    }
+    for (name, entry) in &manifest.flows {
+        let seen = match Flow::find(manifest, stacks, clients.clone(), entry).await {
+            Ok(flow) => flow.status(local).await,
+            Err(error) => Err(error),
+        };
+        // As above: one that is not deployed hides no other.
+        let seen = seen.unwrap_or_else(|error| FlowStatus::unseen(entry, format!("{error:#}")));
+        status.systems.insert(name.clone(), Observed::Functions(seen));
     }
     Ok(status)
 }
@@ -280,6 +305,13 @@ pub fn table(status: &Status) -> String {
     }
     for (name, system) in &status.systems {
         lines.push(format!("system {name}"));
+        let system = match system {
+            Observed::Workers(system) => system,
+            Observed::Functions(flow) => {
+                lines.extend(flow.lines(chrono::Utc::now().timestamp_millis()));
+                continue;
+            }
+        };
         if let Some(error) = &system.error {
             lines.push(format!("  cannot be observed: {error}"));
             continue;
@@ -396,7 +428,7 @@ mod tests {
                 recorded: 2,
             }],
             hotswapped: BTreeSet::new(),
-            systems: BTreeMap::from([("trades".to_owned(), SystemStatus::default())]),
+            systems: BTreeMap::from([("trades".to_owned(), Observed::Workers(SystemStatus::default()))]),
         };
         let json = serde_json::to_value(&status).unwrap();
         for pointer in [

@@ -88,6 +88,8 @@ fn small(version: u32) -> Assembly {
             cluster_manifests: Vec::new(),
             cluster: None,
             systems: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            loads: BTreeMap::new(),
         },
         templates: all.into_iter().map(|(entry, template)| (entry.id, template)).collect(),
         files: BTreeMap::new(),

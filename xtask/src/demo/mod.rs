@@ -2,17 +2,16 @@
 
 pub(crate) mod figures;
 mod journal;
+mod ledger;
 mod logs;
+pub(crate) mod page;
 pub(crate) mod report;
 mod view;
 
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,6 +21,8 @@ use platform::Environment;
 use serde_json::Value as Json;
 
 use crate::{
+    live::Live,
+    load::interruption,
     running::{Offsets, Running},
     simulate,
 };
@@ -29,7 +30,7 @@ use figures::{Figures, Moments, Sample};
 use journal::{Batch, Handover, percentile, standstills};
 use logs::Tail;
 use report::{Calibration, Counted, Report};
-use view::{Scene, View};
+use view::Scene;
 
 /// How often the course is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -40,30 +41,46 @@ const REST_TIMEOUT: Duration = Duration::from_secs(180);
 /// Over which the ages of messages are told while the course runs, in milliseconds.
 const AGE_WINDOW_MS: u64 = 3000;
 
-/// The published demonstration, live, with a report at its end.
+/// A system's demonstration, live, with a report at its end.
 ///
-/// The published demonstration, live: no consumer while nothing arrives, one for a trickle, as many as it takes for a
-/// spike, and none again after the cooldown. Ends with a report of what was counted and measured, beside what
-/// `simulate` predicts for the same course.
+/// A system's demonstration, live, with a report at its end.
 ///
-/// Ctrl-C puts the producer's rate back. Local environments only; takes about five minutes.
+/// trades: no consumer while nothing arrives, one for a trickle, as many as it takes for a spike, and none again after
+/// the cooldown, beside what `simulate` predicts for the same course; about five minutes.
+///
+/// ledger: events flow, another service burns the database's processors, the alarm makes the mode RED and the writers
+/// slow down, the other service ends, and the writers find their full speed again; about three minutes.
+///
+/// Ctrl-C leaves the environment as it was. Local environments only.
 ///
 /// Example: cargo xtask demo trades
+/// Example: cargo xtask demo ledger --rate 300
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DemoArgs {
     /// The system.
-    #[arg(value_parser = ["trades"])]
+    #[arg(value_parser = [TRADES, crate::load::ledger::SYSTEM])]
     system: String,
     /// The environment: a file in environments/.
     #[arg(long, default_value = "local")]
     env: String,
-    /// The course: a scenario's name, or a file.
+    /// The trades' course: a scenario's name, or a file.
     #[arg(long, default_value = "demo", value_name = "NAME|FILE")]
     scenario: String,
-    /// Where the report goes.
-    #[arg(long, default_value = "target/reports/trades", value_name = "DIRECTORY")]
-    output: PathBuf,
+    #[command(flatten)]
+    ledger: ledger::LedgerArgs,
+    /// Where the report goes; target/reports/SYSTEM unless told otherwise.
+    #[arg(long, value_name = "DIRECTORY")]
+    output: Option<PathBuf>,
+}
+
+const TRADES: &str = "trades";
+
+impl DemoArgs {
+    fn directory(&self, root: &Path) -> PathBuf {
+        let usual = || Path::new("target/reports").join(&self.system);
+        root.join(self.output.clone().unwrap_or_else(usual))
+    }
 }
 
 /// A phase's rate in words.
@@ -90,7 +107,7 @@ struct Course<'a> {
     scenario: &'a Scenario,
     workload: &'a Workload,
     interrupted: &'a AtomicBool,
-    view: View,
+    view: Live,
 }
 
 /// What was seen of it.
@@ -106,6 +123,13 @@ struct Walked {
 }
 
 pub(crate) fn run(arguments: &DemoArgs, root: &Path) -> Result<ExitCode> {
+    if arguments.system == TRADES {
+        return trades(arguments, root);
+    }
+    ledger::run(&arguments.ledger, &arguments.env, root, &arguments.directory(root))
+}
+
+fn trades(arguments: &DemoArgs, root: &Path) -> Result<ExitCode> {
     let environment = Environment::load(root, &arguments.env)?;
     let scenario = simulate::scenario(&arguments.scenario)?;
     let workload = simulate::workload(&environment, &platform::sizes(&environment)?);
@@ -118,17 +142,14 @@ pub(crate) fn run(arguments: &DemoArgs, root: &Path) -> Result<ExitCode> {
             arguments.env
         );
     }
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone())?;
-    }
+    let interrupted = interruption()?;
     let before = running.rate()?;
     let course = Course {
         running: &running,
         scenario: &scenario,
         workload: &workload,
         interrupted: &interrupted,
-        view: View::new(),
+        view: Live::new(),
     };
     let walked = course.walk();
     let restored = running.set_rate(before);
@@ -155,7 +176,7 @@ pub(crate) fn run(arguments: &DemoArgs, root: &Path) -> Result<ExitCode> {
         decisions: walked.decisions,
         samples: walked.samples,
     };
-    let directory = root.join(&arguments.output);
+    let directory = arguments.directory(root);
     report::write(&directory, &report, &scenario, &workload, &outcome)?;
     tell(&report, &directory)
 }

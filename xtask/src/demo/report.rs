@@ -2,22 +2,20 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use capacity::simulation::{Outcome, Scenario, Workload};
-use handlebars::Handlebars;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::{
     figures::{self, Compared, Figures, Sample},
     journal::Count,
+    page::{Cell, Page, Table},
 };
-use crate::plot::{Line, Mark, Panel, Picture, Shape};
-
-const PAGE: &str = include_str!("../../../templates/reports/course.html.hbs");
-
-/// The file that `simulate --measured` reads.
-pub(crate) const JSON_FILE: &str = "report.json";
+use crate::{
+    live::clock,
+    plot::{Line, Mark, Panel, Picture, Shape, smoothed},
+};
 
 /// What the simulator cannot know and takes from a run like this.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -98,17 +96,6 @@ fn predicted_samples(outcome: &Outcome) -> Vec<Sample> {
     outcome.samples.iter().map(sample).collect()
 }
 
-/// Each value as the mean with its neighbours: what came in between two looks at a busy machine jitters.
-fn smoothed(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    (0..points.len())
-        .filter_map(|place| {
-            let near = points.get(place.saturating_sub(2)..(place + 3).min(points.len()))?;
-            let mean = near.iter().map(|(_, value)| value).sum::<f64>() / near.len().max(1) as f64;
-            points.get(place).map(|(at, _)| (*at, mean))
-        })
-        .collect()
-}
-
 /// The course with its prediction over it.
 fn picture(report: &Report, scenario: &Scenario, peak: f64, outcome: &Outcome) -> String {
     let predicted = predicted_samples(outcome);
@@ -174,60 +161,103 @@ fn picture(report: &Report, scenario: &Scenario, peak: f64, outcome: &Outcome) -
 }
 
 /// The page, with the picture in it.
-fn page(report: &Report, compared: &[Compared], picture: &str) -> Result<String> {
+fn page<'a>(report: &Report, compared: &[Compared], picture: &'a str) -> Page<'a> {
+    use super::page::Counted as Row;
     let Counted { produced, processed, distinct, lost, duplicates, out_of_order, moves } = report.counted;
-    let verdict = |good: bool| if good { "good" } else { "bad" };
-    let row = |name: &str, value: u64, good: bool, words: &str| json!({ "name": name, "value": value, "verdict": verdict(good), "words": words });
     let number = |value: Option<f64>| value.map_or_else(|| "never".to_owned(), |value| format!("{value:.2}"));
-    let decisions: Vec<Json> = report
-        .decisions
-        .iter()
-        .map(|decision| {
-            let count = |key: &str| decision.get(key).and_then(Json::as_u64);
-            let at = count("at_ms").unwrap_or(0).saturating_sub(report.begun_ms) / 1000;
-            json!({
-                "at": format!("{}:{:02}", at / 60, at % 60),
-                "lag": count("lag_records").map_or_else(|| "unknown".to_owned(), |lag| lag.to_string()),
-                "rate": format!("{:.1}", decision.get("arrival_per_second").and_then(Json::as_f64).unwrap_or(0.0)),
-                "change": format!("{} → {}", count("current").unwrap_or(0), count("desired").unwrap_or(0)),
-                "reason": decision.get("reason").and_then(Json::as_str).unwrap_or_default().replace('<', "&lt;"),
-            })
-        })
-        .collect();
+    let decision = |decision: &Json| {
+        let count = |key: &str| decision.get(key).and_then(Json::as_u64);
+        let at = count("at_ms").unwrap_or(0).saturating_sub(report.begun_ms) / 1000;
+        let rate = decision.get("arrival_per_second").and_then(Json::as_f64).unwrap_or(0.0);
+        vec![
+            Cell::number(clock(at as f64)),
+            Cell::number(count("lag_records").map_or_else(|| "unknown".to_owned(), |lag| lag.to_string())),
+            Cell::number(format!("{rate:.1}")),
+            Cell::number(format!("{} → {}", count("current").unwrap_or(0), count("desired").unwrap_or(0))),
+            Cell::words(decision.get("reason").and_then(Json::as_str).unwrap_or_default()),
+        ]
+    };
     let seconds =
         |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.1} s"));
-    let data = json!({
-        "title": format!("Trades on {}: from none to {} consumers and back", report.environment, report.measured.most_replicas),
-        "summary": format!(
+    let lost_words = if lost == 0 { "none" } else { "produced and never processed" };
+    Page {
+        title: format!(
+            "Trades on {}: from none to {} consumers and back",
+            report.environment, report.measured.most_replicas
+        ),
+        summary: format!(
             "Consumers followed {} by KEDA's and the autoscaler's arithmetic on the real lag of the real broker.",
             report.target
         ),
-        "counted": [
-            row("produced", produced, true, "as the broker numbers them"),
-            row("processed, each once", distinct, distinct == produced, "by the offsets that the consumers logged"),
-            row("lost", lost, lost == 0, if lost == 0 { "none" } else { "produced and never processed" }),
-            row("processed again", duplicates, true, "delivery is at least once; a sink has to be idempotent"),
-            row("in all", processed, true, ""),
-            row("out of order", out_of_order, out_of_order == 0, "within a partition, and so of an account: an account has one partition"),
-            row("moves of a partition", moves, true, "from one consumer to another"),
+        counted: vec![
+            Row::new("produced", produced, true, "as the broker numbers them"),
+            Row::new(
+                "processed, each once",
+                distinct,
+                distinct == produced,
+                "by the offsets that the consumers logged",
+            ),
+            Row::new("lost", lost, lost == 0, lost_words),
+            Row::new(
+                "processed again",
+                duplicates,
+                true,
+                "delivery is at least once; a sink has to be idempotent",
+            ),
+            Row::new("in all", processed, true, ""),
+            Row::new(
+                "out of order",
+                out_of_order,
+                out_of_order == 0,
+                "within a partition, and so of an account: an account has one partition",
+            ),
+            Row::new("moves of a partition", moves, true, "from one consumer to another"),
         ],
-        "picture": picture,
-        "compared": compared.iter().map(|row| json!({
-            "name": row.name, "measured": number(row.measured), "predicted": number(row.predicted),
-            "error": row.error_percent.map_or_else(String::new, |error| format!("{error:+.0}%")),
-        })).collect::<Vec<_>>(),
-        "calibration": format!(
-            "New consumers were ready {} after the decision; a partition that moved had no consumer for {} (median of {} moves). \
-             The scenario's startup_seconds and rebalance_seconds say what the simulator takes.",
-            seconds(report.calibration.startup_seconds), seconds(report.calibration.rebalance_seconds),
-            report.calibration.moves
-        ),
-        "decisions": decisions,
-    });
-    let mut engine = Handlebars::new();
-    engine.set_strict_mode(true);
-    engine.register_escape_fn(handlebars::no_escape);
-    engine.render_template(PAGE, &data).context("the report's template is wrong")
+        picture_title: "The course, measured and predicted",
+        picture,
+        tables: vec![
+            Table {
+                title: "Measured against predicted".to_owned(),
+                head: ["measured", "predicted", "error"].iter().fold(
+                    vec![Cell::words("")],
+                    |mut head, name| {
+                        head.push(Cell::number(name));
+                        head
+                    },
+                ),
+                rows: compared
+                    .iter()
+                    .map(|row| {
+                        let error =
+                            row.error_percent.map_or_else(String::new, |error| format!("{error:+.0}%"));
+                        vec![
+                            Cell::words(row.name),
+                            Cell::number(number(row.measured)),
+                            Cell::number(number(row.predicted)),
+                            Cell::number(error),
+                        ]
+                    })
+                    .collect(),
+                note: format!(
+                    "New consumers were ready {} after the decision; a partition that moved had no consumer for {} (median of {} moves). \
+                     The scenario's startup_seconds and rebalance_seconds say what the simulator takes.",
+                    seconds(report.calibration.startup_seconds),
+                    seconds(report.calibration.rebalance_seconds),
+                    report.calibration.moves
+                ),
+            },
+            Table {
+                title: "Decisions".to_owned(),
+                head: ["time", "lag", "in/s", "consumers"]
+                    .iter()
+                    .map(Cell::number)
+                    .chain([Cell::words("why")])
+                    .collect(),
+                rows: report.decisions.iter().map(decision).collect(),
+                note: String::new(),
+            },
+        ],
+    }
 }
 
 /// Writes all files into a directory.
@@ -245,15 +275,5 @@ pub(super) fn write(
         map.insert("compared".to_owned(), serde_json::to_value(&compared)?);
         map.insert("predicted_samples".to_owned(), serde_json::to_value(predicted_samples(outcome))?);
     }
-    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    for (name, text) in [
-        (JSON_FILE, serde_json::to_string_pretty(&json)?),
-        ("course.svg", picture.clone()),
-        ("report.html", page(report, &compared, &picture)?),
-    ] {
-        let file = directory.join(name);
-        std::fs::write(&file, text)
-            .with_context(|| format!("cannot write {} (is the disk full?)", file.display()))?;
-    }
-    Ok(())
+    page(report, &compared, &picture).write(directory, &json)
 }

@@ -62,7 +62,7 @@ fn a_report_is_written_and_read_again() {
     let directory = tempfile::tempdir().unwrap();
     report::write(directory.path(), &report, &scenario, &workload, &outcome).unwrap();
     let text = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
-    let read: Report = serde_json::from_str(&text(report::JSON_FILE)).unwrap();
+    let read: Report = serde_json::from_str(&text(page::JSON_FILE)).unwrap();
     assert_eq!((read.counted.lost, read.measured.peak_lag, read.samples.len()), (1, predicted.peak_lag, 2));
     let page = text("report.html");
     for words in ["<svg", "0 → 1", "produced and never processed", "+0%", "predicted", "0:05"] {

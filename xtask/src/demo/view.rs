@@ -1,14 +1,7 @@
-//! What a person sees while a course runs: a block that is drawn anew on a terminal, a line now and then elsewhere.
-
-use std::io::{IsTerminal, Write, stdout};
+//! What a person sees while a course of the trades runs.
 
 use super::figures::Sample;
-
-/// Samples of a sparkline.
-const SPARKS: usize = 60;
-
-/// Seconds between lines where there is no terminal.
-const LINE_EVERY: f64 = 5.0;
+use crate::live::{self, clock, sparkline};
 
 /// What is shown.
 pub(super) struct Scene<'a> {
@@ -21,35 +14,17 @@ pub(super) struct Scene<'a> {
     pub(super) reason: &'a str,
 }
 
-/// Draws scenes.
-pub(super) struct View {
-    terminal: bool,
-    drawn: usize,
-    next_line: f64,
-}
-
-fn clock(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    format!("{}:{:02}", seconds / 60, seconds % 60)
-}
-
-/// The last values as eighths of the greatest.
-fn sparkline(values: &[f64]) -> String {
-    let values = values.get(values.len().saturating_sub(SPARKS)..).unwrap_or_default();
-    let most = values.iter().copied().fold(0.0, f64::max).max(1e-9);
-    let spark = |value: &f64| match (value / most * 8.0).ceil() as u32 {
-        0 => ' ',
-        eighths => char::from_u32(0x2580 + eighths.min(8)).unwrap_or(' '),
-    };
-    values.iter().map(spark).collect()
-}
-
 impl Scene<'_> {
     fn now(&self) -> Sample {
         self.samples.last().copied().unwrap_or_default()
     }
+}
 
-    /// The block, a line each.
+impl live::Scene for Scene<'_> {
+    fn at_seconds(&self) -> f64 {
+        self.now().at_seconds
+    }
+
     fn block(&self) -> Vec<String> {
         let now = self.now();
         let course =
@@ -96,41 +71,10 @@ impl Scene<'_> {
     }
 }
 
-impl View {
-    pub(super) fn new() -> Self {
-        Self { terminal: stdout().is_terminal(), drawn: 0, next_line: 0.0 }
-    }
-
-    /// A step begins.
-    pub(super) fn step(&mut self, words: &str) {
-        if !self.terminal {
-            println!("{words}");
-            self.next_line = 0.0;
-        }
-    }
-
-    /// Shows how it is now.
-    pub(super) fn show(&mut self, scene: &Scene<'_>) {
-        if self.terminal {
-            let block = scene.block();
-            let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
-            let lines: String = block.iter().map(|line| format!("\x1b[K{line}\n")).collect();
-            self.drawn = block.len();
-            // Nobody looks any more where this fails; the course goes on, and its report tells.
-            let _ = write!(stdout(), "{up}{lines}").and_then(|()| stdout().flush());
-            return;
-        }
-        let now = scene.now().at_seconds;
-        if now >= self.next_line {
-            println!("{}", scene.line());
-            self.next_line = now + LINE_EVERY;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::Scene as _;
 
     #[test]
     fn a_scene_reads_well() {
@@ -149,6 +93,5 @@ mod tests {
         let scene =
             Scene { step: "step 3 of 5: 1000 messages/s", seconds: 240.0, samples: &samples, reason: "why" };
         insta::assert_snapshot!(format!("{}\n---\n{}", scene.block().join("\n"), scene.line()));
-        assert_eq!(sparkline(&[0.0, 1.0, 8.0]), " ▁█");
     }
 }

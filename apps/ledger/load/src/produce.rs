@@ -30,7 +30,7 @@ use worker_kit::{
 };
 
 /// How often is told how far it is.
-const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the end waits for acknowledgements.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -135,12 +135,10 @@ pub(crate) async fn run(
         }
         if told.elapsed() >= STATISTICS_INTERVAL {
             told = Instant::now();
-            tracing::info!(
-                rate = made as f64 / begun.elapsed().as_secs_f64(),
-                target = plan.rate,
-                acknowledged = counts.acknowledged.load(Ordering::Relaxed),
-                "events"
-            );
+            let acknowledged = counts.acknowledged.load(Ordering::Relaxed);
+            if !crate::tell(&json!({ "events": made, "records_acknowledged": acknowledged })) {
+                break;
+            }
         }
     }
     for envelope in disturber.finish() {

@@ -10,7 +10,7 @@ use worker_kit::database::{Database, credentials, read_secret};
 
 use schema::WriterSignIn;
 
-/// Migrates, makes the writer's role, and forgets old event ids.
+/// Migrates, makes the writer's role and, where one is named, the noisy neighbour's, and forgets old event ids.
 ///
 /// # Errors
 ///
@@ -30,6 +30,11 @@ pub async fn run(configuration: &MigrateConfiguration, aws: &aws_config::SdkConf
     schema::migrate(&mut session).await?;
     schema::writer_role(&mut session, &configuration.writer_user, configuration.writer_connections, &sign_in)
         .await?;
+    if let Some(neighbour) = &configuration.neighbour {
+        let client = aws_sdk_secretsmanager::Client::new(aws);
+        let secret = read_secret(&client, &neighbour.secret_arn).await.map_err(|error| anyhow!(error))?;
+        schema::neighbour_role(&mut session, &neighbour.user, &secret.password).await?;
+    }
     let forgotten = schema::forget_events(&mut session, configuration.event_memory_days).await?;
     session.keep();
     database.close().await;

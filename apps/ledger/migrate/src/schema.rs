@@ -1,4 +1,4 @@
-//! The schema: migrations, the writer's role, and what is forgotten after a while.
+//! The schema: migrations, the roles, and what is forgotten after a while.
 
 use std::borrow::Cow;
 
@@ -18,6 +18,9 @@ const WRITER_TABLES: [&str; 5] =
 /// How long a statement of the writer may take, in milliseconds: longer than any should, shorter than what an
 /// invocation has, so that what was given up does not go on for long.
 const STATEMENT_TIMEOUT_MS: u32 = 10_000;
+
+/// How long a statement of the noisy neighbour may take, in milliseconds: one that lost its client does not burn on.
+const NEIGHBOUR_TIMEOUT_MS: u32 = 5_000;
 
 /// How long a statement of the writer waits for a lock, in milliseconds.
 const LOCK_TIMEOUT_MS: u32 = 2_000;
@@ -63,18 +66,8 @@ pub async fn writer_role(
     connections: u32,
     sign_in: &WriterSignIn,
 ) -> Result<()> {
-    let mut transaction = connection.begin().await?;
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
-        .bind(user)
-        .persistent(false)
-        .fetch_one(&mut *transaction)
-        .await?;
     let role = identifier(user);
-    let mut statements = Vec::new();
-    if !exists {
-        statements.push(format!("CREATE ROLE {role} LOGIN"));
-    }
-    statements.push(format!("ALTER ROLE {role} LOGIN CONNECTION LIMIT {connections}"));
+    let mut statements = vec![format!("ALTER ROLE {role} LOGIN CONNECTION LIMIT {connections}")];
     match sign_in {
         WriterSignIn::Iam => statements.push(format!("GRANT rds_iam TO {role}")),
         WriterSignIn::Password(password) => {
@@ -89,12 +82,39 @@ pub async fn writer_role(
     }
     statements.push(format!("GRANT SELECT, INSERT ON applied_events TO {role}"));
     statements.push(format!("GRANT INSERT ON chunk_totals TO {role}"));
-    for statement in statements {
+    shape_role(connection, user, statements).await
+}
+
+/// Makes the role of a service that shares the database: it may sign in and compute, and touch nothing that is the
+/// ledger's. It has no connection limit, because roles that have one are those whose sessions count as the proxy's.
+///
+/// # Errors
+///
+/// When the administrator may not do that.
+pub async fn neighbour_role(connection: &mut PgConnection, user: &str, password: &str) -> Result<()> {
+    let role = identifier(user);
+    let statements = vec![
+        format!("ALTER ROLE {role} LOGIN NOINHERIT PASSWORD {}", literal(password)),
+        format!("ALTER ROLE {role} SET statement_timeout = {NEIGHBOUR_TIMEOUT_MS}"),
+    ];
+    shape_role(connection, user, statements).await
+}
+
+/// Makes a role if there is none, and has the statements make it what it should be, all or none.
+async fn shape_role(connection: &mut PgConnection, user: &str, statements: Vec<String>) -> Result<()> {
+    let mut transaction = connection.begin().await?;
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
+        .bind(user)
+        .persistent(false)
+        .fetch_one(&mut *transaction)
+        .await?;
+    let creation = (!exists).then(|| format!("CREATE ROLE {} LOGIN", identifier(user)));
+    for statement in creation.into_iter().chain(statements) {
         // Identifiers and literals are quoted; the error is told without the statement, which may hold a password.
         transaction
             .execute(sqlx::raw_sql(AssertSqlSafe(statement)))
             .await
-            .context("the writer's role cannot be made what it should be")?;
+            .with_context(|| format!("the role {user} cannot be made what it should be"))?;
     }
     transaction.commit().await?;
     Ok(())

@@ -45,21 +45,31 @@ pub fn check(record: Record<'_>) -> Result<Envelope, Rejection> {
     Envelope::parse(payload).map_err(|error| Rejection { cause: error.cause(), error: error.to_string() })
 }
 
-impl BatchHandler for BufferTopic {
-    type Item = Envelope;
+/// An event that goes on, with the time that it came with: so that its age at the end is that of all its way.
+pub struct Checked {
+    envelope: Envelope,
+    came_ms: Option<i64>,
+}
 
-    fn decode(&self, record: Record<'_>) -> Result<Envelope, Rejection> {
-        check(record)
+impl BatchHandler for BufferTopic {
+    type Item = Checked;
+
+    fn decode(&self, record: Record<'_>) -> Result<Checked, Rejection> {
+        let came_ms = record.origin.timestamp_ms;
+        check(record).map(|envelope| Checked { envelope, came_ms })
     }
 
     /// Sends all events and waits until all are acknowledged. The producer keeps their order; where one fails, all
     /// are sent again, which the writer takes for the repetitions that they are.
-    async fn handle(&self, items: &[Envelope]) -> Result<(), HandleError> {
+    async fn handle(&self, items: &[Checked]) -> Result<(), HandleError> {
         let mut deliveries = Vec::with_capacity(items.len());
-        for item in items {
-            let (key, payload) = (item.key(), item.to_bytes());
-            let record: FutureRecord<'_, [u8], [u8]> =
+        for Checked { envelope, came_ms } in items {
+            let (key, payload) = (envelope.key(), envelope.to_bytes());
+            let mut record: FutureRecord<'_, [u8], [u8]> =
                 FutureRecord::to(&self.topic).key(&key.as_bytes()[..]).payload(&payload[..]);
+            if let Some(came_ms) = came_ms {
+                record = record.timestamp(*came_ms);
+            }
             match self.producer.send_result(record) {
                 Ok(delivery) => deliveries.push(delivery),
                 // The client's queue is full: what is in it is waited for, and all come again.
@@ -136,6 +146,7 @@ impl Transform {
                 ("DeadLetters", Unit::Count, count(outcome.dead_letters)),
                 ("Returned", Unit::Count, count(returned)),
             ],
+            &[],
             &[],
             i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
         );

@@ -219,11 +219,12 @@ impl<M: ModeSource, S: DeadLetterSink> Writer<M, S> {
         let held = watch.held();
         let limit = self.gate.snapshot();
         let now = unix_ms();
-        let age = records
+        // The transform passes the time on that an event came to the first topic with: this is all of its way.
+        let ages = records
             .iter()
             .filter_map(|record| record.origin.timestamp_ms)
-            .min()
-            .map_or(0, |oldest| (now - oldest).max(0));
+            .map(|came| (now - came).max(0) as f64)
+            .collect();
         let count = |value: usize| value as f64;
         let chunk_ms = took.as_secs_f64() * 1000.0 / f64::from(statements.max(1));
         let line = emf::line(
@@ -240,9 +241,9 @@ impl<M: ModeSource, S: DeadLetterSink> Writer<M, S> {
                 ("Limit", Unit::Count, count(limit.limit())),
                 ("Severity", Unit::Count, f64::from(mode as u8)),
                 ("ChunkMilliseconds", Unit::Milliseconds, chunk_ms),
-                ("AgeMilliseconds", Unit::Milliseconds, age as f64),
                 ("InvocationMilliseconds", Unit::Milliseconds, begun.elapsed().as_secs_f64() * 1000.0),
             ],
+            &[("AgeMilliseconds", Unit::Milliseconds, emf::distribution(ages))],
             &[
                 ("instance", self.instance.as_str().into()),
                 ("mode", mode.as_str().into()),

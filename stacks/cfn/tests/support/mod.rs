@@ -63,6 +63,8 @@ pub(crate) fn app(stacks: Vec<(&str, Json, Vec<Wire<'_>>)>) -> Assembly {
         cluster_manifests: Vec::new(),
         cluster: None,
         systems: BTreeMap::new(),
+        flows: BTreeMap::new(),
+        loads: BTreeMap::new(),
     };
     Assembly { manifest, templates, files: BTreeMap::new(), provenance }
 }

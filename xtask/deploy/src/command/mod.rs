@@ -3,8 +3,10 @@
 pub(crate) mod deploy;
 pub(crate) mod gc;
 pub(crate) mod logs;
+pub(crate) mod observe;
 pub(crate) mod outputs;
 pub(crate) mod rollback;
 pub(crate) mod teardown;
 pub(crate) mod token;
+pub(crate) mod traffic;
 pub(crate) mod whoami;

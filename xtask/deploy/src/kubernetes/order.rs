@@ -107,6 +107,8 @@ mod tests {
                 .collect(),
             cluster: None,
             systems: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            loads: BTreeMap::new(),
         }
     }
 

@@ -177,6 +177,8 @@ fn app(sketch: &Sketch) -> App {
         cluster_manifests: Vec::new(),
         cluster: None,
         systems: BTreeMap::new(),
+        flows: BTreeMap::new(),
+        loads: BTreeMap::new(),
     };
     App { manifest, templates, by_wave: false }
 }
