@@ -58,6 +58,12 @@ pub(crate) struct DeployArgs {
     /// exit code 4, and its change sets are deleted.
     #[arg(long, value_name = "WHEN", value_parser = ["never", "broadening", "any"])]
     require_approval: Option<String>,
+    /// Do not look whether somebody has changed what will be changed.
+    ///
+    /// On AWS the drift of each stack that is about to change is detected and shown; what would be overwritten wants
+    /// a yes as well.
+    #[arg(long)]
+    no_drift: bool,
     /// Delete stacks of the environment that left the manifest; without it they are left alone.
     #[arg(long)]
     prune: bool,
@@ -84,6 +90,7 @@ impl DeployArgs {
             plan: false,
             concurrency: CONCURRENCY,
             require_approval: None,
+            no_drift: false,
             prune: false,
             hotswap: false,
             consent,
@@ -138,17 +145,26 @@ pub(crate) struct UnlockArgs {
 
 /// Take an environment down: workloads first, then stacks in reverse.
 ///
-/// What holds data and is kept is listed.
+/// On AWS the load balancers and volumes that Kubernetes made go before the network. What holds data and is kept is
+/// listed, each with the command that removes it, and so is what is left over and carries the environment's tags.
 ///
 /// It can be run again after any failure. With `--env local` nothing of it is left running.
 ///
-/// Example: cargo xtask teardown --env local
+/// Examples:
+///   cargo xtask teardown --env local
+///   cargo xtask teardown --env dev --confirm dev --purge
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TeardownArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
     env: String,
+    /// Empty the buckets that go with their stacks; without it those that hold something are kept.
+    #[arg(long)]
+    purge: bool,
+    /// Leave the workloads, with their load balancers and volumes: for a cluster that cannot be reached any more.
+    #[arg(long)]
+    stacks_only: bool,
     #[command(flatten)]
     consent: Consent,
     /// JSON lines instead of text.
@@ -294,6 +310,9 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if let Some(when) = &arguments.require_approval {
         command.args(["--require-approval", when]);
     }
+    if arguments.no_drift {
+        command.arg("--no-drift");
+    }
     let code = run_to_end(&mut command)?;
     if code == ExitCode::SUCCESS && !arguments.json && arguments.stacks.is_empty() && !arguments.hotswap {
         let environment = &arguments.env;
@@ -339,6 +358,12 @@ pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode
     let target = Target::new(root, &arguments.env)?;
     let mut command = target.engine(root, target.endpoint_url(root).as_deref(), arguments.json);
     command.arg("teardown");
+    if arguments.purge {
+        command.arg("--purge");
+    }
+    if arguments.stacks_only {
+        command.arg("--stacks-only");
+    }
     arguments.consent.pass(&mut command);
     run_to_end(&mut command)
 }

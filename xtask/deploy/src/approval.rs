@@ -1,7 +1,7 @@
 //! What a wave's change sets would do, and who says yes to it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     io::{IsTerminal, Write as _},
 };
@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::{
     cloudformation::{Deployed, ResourceChange},
     execute::Prepared,
+    living::drift::{Drifted, Looked},
     plan::status::has_come_to_be,
 };
 
@@ -28,7 +29,7 @@ const NAMED_MAX: usize = 20;
 pub enum Policy {
     /// None.
     Never,
-    /// Those that put data at risk, replace, delete, or allow more than before.
+    /// Those that put data at risk, replace, delete, allow more than before, or overwrite what somebody has changed.
     Broadening,
     /// All.
     Any,
@@ -49,7 +50,9 @@ impl Policy {
         match self {
             Policy::Never => false,
             Policy::Broadening => {
-                !summary.callouts.is_empty() || summary.stacks.iter().any(StackSummary::destroys)
+                !summary.callouts.is_empty()
+                    || summary.stacks.iter().any(StackSummary::destroys)
+                    || summary.drift.iter().any(|drift| drift.overwritten)
             }
             Policy::Any => true,
         }
@@ -70,8 +73,21 @@ pub struct NotApproved {
 pub struct Summary {
     /// Stack by stack.
     pub stacks: Vec<StackSummary>,
+    /// What somebody has changed behind CloudFormation's back in the stacks that will change.
+    pub drift: Vec<Drift>,
+    /// Stacks of which that is not known, each with the reason.
+    pub drift_unknown: Vec<(String, String)>,
     /// What wants a second look, the worst first.
     pub callouts: Vec<Callout>,
+}
+
+/// A resource that is not as its stack says, in a stack that will change.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Drift {
+    /// The resource and what differs.
+    pub drifted: Drifted,
+    /// Whether the change set touches it: what somebody has changed may be gone afterwards.
+    pub overwritten: bool,
 }
 
 /// What would happen to a stack.
@@ -97,9 +113,9 @@ impl StackSummary {
     }
 }
 
-/// Summarises the change sets of a wave.
+/// Summarises the change sets of a wave, and what is known of drift.
 #[must_use]
-pub fn summarise(manifest: &Manifest, wave: &[Prepared<'_>]) -> Summary {
+pub fn summarise(manifest: &Manifest, wave: &[Prepared<'_>], looked: Vec<Looked>) -> Summary {
     let stacks = wave.iter().map(stack_summary).collect();
     let side = |entries: Vec<(StackEntry, cfn::Json)>| Side {
         templates: entries.iter().map(|(entry, template)| (entry.id.clone(), template.clone())).collect(),
@@ -121,7 +137,30 @@ pub fn summarise(manifest: &Manifest, wave: &[Prepared<'_>]) -> Summary {
         }
     }
     let callouts = diff(&side(old), &side(new), &cfn_resources::schema).callouts;
-    Summary { stacks, callouts }
+    let (drift, drift_unknown) = drift(wave, looked);
+    Summary { stacks, drift, drift_unknown, callouts }
+}
+
+/// What has drifted, with whether its change set touches it.
+fn drift(wave: &[Prepared<'_>], looked: Vec<Looked>) -> (Vec<Drift>, Vec<(String, String)>) {
+    let (mut drift, mut unknown) = (Vec::new(), Vec::new());
+    for Looked { stack, found } in looked {
+        match found {
+            Err(why) => unknown.push((stack, why)),
+            Ok(found) => {
+                let changes = wave.iter().filter(|one| one.step.name == stack);
+                let touched: BTreeSet<&str> = changes
+                    .flat_map(|one| &one.change_set.changes)
+                    .map(|change| change.logical_id.as_str())
+                    .collect();
+                drift.extend(found.into_iter().map(|drifted| Drift {
+                    overwritten: touched.contains(drifted.logical_id.as_str()),
+                    drifted,
+                }));
+            }
+        }
+    }
+    (drift, unknown)
 }
 
 /// The entry of a stack as it is deployed.
@@ -201,6 +240,21 @@ fn write(out: &mut String, summary: &Summary) -> fmt::Result {
             }
         }
     }
+    if !summary.drift.is_empty() {
+        writeln!(out, "! changed behind CloudFormation's back since the last deployment")?;
+    }
+    for Drift { drifted, overwritten } in &summary.drift {
+        let end = if *overwritten { "this deployment overwrites it" } else { "this deployment leaves it" };
+        let text = drifted.to_string();
+        let (first, rest) = text.split_once('\n').map_or((text.as_str(), ""), |(first, rest)| (first, rest));
+        writeln!(out, "  {first}; {end}")?;
+        for line in rest.lines() {
+            writeln!(out, "  {line}")?;
+        }
+    }
+    for (stack, why) in &summary.drift_unknown {
+        writeln!(out, "  {stack}: whether somebody has changed it is not known: {why}")?;
+    }
     let mut kind = None;
     for callout in &summary.callouts {
         if kind != Some(callout.kind) {
@@ -264,7 +318,45 @@ mod tests {
             replaced: of("Modify", true),
             removed: of("Remove", false),
         };
-        Summary { stacks: vec![stack], callouts: Vec::new() }
+        Summary { stacks: vec![stack], drift: Vec::new(), drift_unknown: Vec::new(), callouts: Vec::new() }
+    }
+
+    fn drifted(overwritten: bool) -> Drift {
+        use crate::living::drift::Difference;
+        let difference = Difference {
+            property: "/PartitionCount".to_owned(),
+            expected: "24".to_owned(),
+            actual: "30".to_owned(),
+        };
+        Drift {
+            drifted: Drifted {
+                stack: "kafka".to_owned(),
+                logical_id: "Topic".to_owned(),
+                path: "kafka/Topic".to_owned(),
+                resource_type: "AWS::MSK::Topic".to_owned(),
+                status: "MODIFIED".to_owned(),
+                differences: vec![difference],
+            },
+            overwritten,
+        }
+    }
+
+    #[test]
+    fn what_somebody_has_changed_is_not_overwritten_without_a_yes() {
+        let mut summary = summary(&[("Modify", "False")]);
+        summary.drift = vec![drifted(false)];
+        assert!(!Policy::Broadening.wants(&summary));
+        assert!(
+            render(&summary)
+                .contains("kafka/Topic (AWS::MSK::Topic) is modified; this deployment leaves it\n")
+        );
+        summary.drift = vec![drifted(true)];
+        assert!(Policy::Broadening.wants(&summary) && !Policy::Never.wants(&summary));
+        summary.drift_unknown = vec![("fg-cluster".to_owned(), "it was not known within 120 s".to_owned())];
+        let text = render(&summary);
+        for part in ["this deployment overwrites it", "/PartitionCount: 24 -> 30", "fg-cluster: whether"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

@@ -90,6 +90,12 @@ pub(crate) enum Command {
     Teardown {
         #[command(flatten)]
         consent: Consent,
+        /// Empty the buckets that go with their stacks; without it those that hold something are kept.
+        #[arg(long)]
+        purge: bool,
+        /// Leave the workloads, with their load balancers and volumes.
+        #[arg(long)]
+        stacks_only: bool,
     },
     /// The stacks' outputs.
     Outputs {
@@ -179,6 +185,9 @@ pub(crate) struct DeployArguments {
     /// Which changes want a yes; by default those that are called out where data is kept, and none elsewhere.
     #[arg(long, value_name = "WHEN")]
     pub(crate) require_approval: Option<Policy>,
+    /// Do not look whether somebody has changed what will be changed.
+    #[arg(long)]
+    pub(crate) no_drift: bool,
     /// Delete stacks of the environment that left the manifest.
     #[arg(long)]
     pub(crate) prune: bool,

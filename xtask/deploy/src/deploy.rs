@@ -21,10 +21,11 @@ use crate::{
     hotswap::record::Record,
     invocations,
     kubernetes::eks::EksWorkloads,
+    living::drift::{Looked, look},
     local::LocalEnvironment,
     lookup::look_up,
     operation::Sources,
-    plan::{Asked, Plan},
+    plan::{Asked, Plan, status::has_come_to_be},
     report::Reporter,
     smoke::Smoke,
     stacks::Stacks,
@@ -32,6 +33,12 @@ use crate::{
     wiring::Known,
     workloads,
 };
+
+/// How long a deployment waits to know a stack's drift.
+const DRIFT_WITHIN: Duration = Duration::from_secs(120);
+
+/// What the live line of drift is known by.
+const DRIFT: &str = "drift";
 
 /// How long the first record may take through a new system.
 const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,6 +76,8 @@ pub struct Deployment<'a> {
     pub concurrency: usize,
     /// Which changes want a yes.
     pub approval: Policy,
+    /// Looks for drift by this client, asking that often; nothing where nobody wants to know.
+    pub drift: Option<(&'a aws_sdk_cloudformation::Client, Duration)>,
     /// What would be left by an interruption.
     pub underway: Underway,
     /// Which stacks have functions that were swapped.
@@ -326,6 +335,29 @@ impl Deployment<'_> {
     }
 }
 
+impl Deployment<'_> {
+    /// What somebody has changed in the stacks of a wave that will change. On this machine nobody but the engine
+    /// changes anything.
+    async fn drift(&self, wave: &[Prepared<'_>]) -> Vec<Looked> {
+        let Some((client, poll)) = self.drift else { return Vec::new() };
+        let there: Vec<(&StackEntry, &Json)> = wave
+            .iter()
+            .filter_map(|one| {
+                let before = one.before.as_ref().filter(|before| has_come_to_be(&before.deployed.status))?;
+                Some((one.after.as_ref()?.0, &before.template))
+            })
+            .collect();
+        if there.is_empty() {
+            return Vec::new();
+        }
+        let names: Vec<&str> = there.iter().map(|(entry, _)| entry.name.as_str()).collect();
+        self.reporter.progress(DRIFT, &format!("looking for drift of {}", names.join(", ")));
+        let looked = look(client, poll, &there, DRIFT_WITHIN).await;
+        self.reporter.settle(DRIFT);
+        looked
+    }
+}
+
 impl Beside for Deployment<'_> {
     async fn before(&self, entry: &StackEntry, known: &mut Known) -> Result<()> {
         self.look_up(&entry.parameters, known).await?;
@@ -348,7 +380,7 @@ impl Approve for Deployment<'_> {
     }
 
     async fn approve(&self, together: &[Prepared<'_>]) -> Result<()> {
-        let summary = summarise(self.manifest, together);
+        let summary = summarise(self.manifest, together, self.drift(together).await);
         let json = serde_json::json!({ "event": "change-sets", "changes": summary });
         self.reporter.result(render(&summary).trim_end(), &json);
         if self.approval.wants(&summary) { ask(&summary).await } else { Ok(()) }

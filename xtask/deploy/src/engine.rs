@@ -47,6 +47,8 @@ pub(crate) struct Clients {
     pub(crate) clusters: aws_sdk_eks::Client,
     /// CloudWatch.
     pub(crate) alarms: aws_sdk_cloudwatch::Client,
+    /// Finds resources by their tags.
+    pub(crate) tags: aws_sdk_resourcegroupstagging::Client,
     /// Whose the credentials are.
     pub(crate) identity: aws_sdk_sts::Client,
     /// The environment's lock.
@@ -139,6 +141,12 @@ impl Engine {
         }
     }
 
+    /// How often AWS is asked how far it is.
+    #[must_use]
+    pub(crate) fn poll(&self) -> Duration {
+        poll_of(&self.manifest, self.common.endpoint_url.as_deref())
+    }
+
     /// Operations on stacks.
     #[must_use]
     pub(crate) fn operations(&self) -> Operations<'_, Stacks> {
@@ -153,7 +161,7 @@ impl Engine {
             manifest: &self.manifest,
             client: &self.clients.cloudformation,
             operations: self.operations(),
-            poll: poll_of(&self.manifest, self.common.endpoint_url.as_deref()),
+            poll: self.poll(),
             json: self.common.json,
         }
     }
@@ -323,6 +331,7 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
         kafka: aws_sdk_msk::Client::new(&config),
         clusters: aws_sdk_eks::Client::new(&config),
         alarms: aws_sdk_cloudwatch::Client::new(&config),
+        tags: aws_sdk_resourcegroupstagging::Client::new(&config),
         functions: aws_sdk_lambda::Client::new(&config),
         repositories: aws_sdk_ecr::Client::new(&config),
         objects: aws_sdk_s3::Client::from_conf(

@@ -27,6 +27,7 @@ use crate::{
         Action, Asked, Inputs, Part, Plan, Present, Recovery, Step, decide, plan, status::has_come_to_be,
     },
     report::Reporter,
+    role::ExecutionRole,
     wiring::{Known, resolve_all},
 };
 
@@ -35,9 +36,6 @@ const RECOVERIES_MAX: usize = 5;
 
 /// How many templates are read at a time.
 const READS: usize = 8;
-
-/// The stack that gives the role which CloudFormation works with, and that output.
-const ROLE: (&str, &str) = ("delivery", "ExecutionRoleArn");
 
 /// What belongs to a stack's deployment and is not CloudFormation's.
 #[expect(async_fn_in_trait, reason = "all implementations are in this crate, and none is spawned")]
@@ -323,14 +321,9 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
         }
     }
 
-    /// The role that CloudFormation works with, where the environment has one. Not for the stack that it is of: that
-    /// one changes what the role may do.
+    /// The role that CloudFormation works with on a stack.
     fn role(&self, id: &str, known: &Known) -> Option<String> {
-        let (stack, output) = ROLE;
-        if self.manifest.provider != "aws" || id == stack {
-            return None;
-        }
-        known.outputs.get(stack)?.get(output).cloned()
+        ExecutionRole::of(self.manifest, &known.outputs).for_stack(id)
     }
 
     /// What is begun together, and what must be done before it. Where changes are looked at, that is a wave; else every

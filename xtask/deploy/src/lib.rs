@@ -23,6 +23,7 @@ pub mod operation;
 pub mod outputs;
 pub mod plan;
 pub mod report;
+pub mod role;
 pub mod sdk;
 #[cfg(test)]
 mod simulation;

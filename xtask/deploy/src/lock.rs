@@ -154,6 +154,12 @@ impl Locks {
         Self { client, name: format!("/{prefix}/deploy-lock"), environment: environment.to_owned() }
     }
 
+    /// The parameter's name.
+    #[must_use]
+    pub fn parameter(&self) -> &str {
+        &self.name
+    }
+
     /// What the parameter holds, with its version; free at version 0 where it was never written.
     ///
     /// # Errors

@@ -54,7 +54,9 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Teardown { consent } => command::teardown::run(&engine, &consent).await,
+        Command::Teardown { consent, purge, stacks_only } => {
+            command::teardown::run(&engine, &consent, purge, stacks_only).await
+        }
         Command::Gc { consent, older_than, dry_run } => {
             command::gc::run(&engine, &consent, older_than, dry_run).await
         }

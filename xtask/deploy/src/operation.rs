@@ -177,13 +177,30 @@ impl<C: CloudFormation> Operations<'_, C> {
         sources: &Sources,
         role_arn: Option<&str>,
     ) -> Result<Vec<StackResource>> {
+        self.delete_without(name, template, sources, role_arn, &BTreeSet::new()).await
+    }
+
+    /// The same, with resources (by logical id) that are known not to go: when only they hinder the deletion, they
+    /// are left behind at once.
+    ///
+    /// # Errors
+    ///
+    /// Another resource that does not go, with its reason.
+    pub async fn delete_without(
+        &self,
+        name: &str,
+        template: &Json,
+        sources: &Sources,
+        role_arn: Option<&str>,
+        may_stay: &BTreeSet<String>,
+    ) -> Result<Vec<StackResource>> {
         let Some(deployed) = self.cloud.describe(name).await? else { return Ok(Vec::new()) };
         let failed_before = deployed.status == "DELETE_FAILED";
         let (status, events) = self.deletion(name, &deployed.id, &[], role_arn).await?;
         if status == "DELETE_COMPLETE" {
             return Ok(Vec::new());
         }
-        if status != "DELETE_FAILED" || !failed_before {
+        if status != "DELETE_FAILED" {
             bail!(explain(name, &status, template, sources, &events));
         }
         let stays: Vec<StackResource> = self
@@ -193,6 +210,9 @@ impl<C: CloudFormation> Operations<'_, C> {
             .into_iter()
             .filter(|resource| resource.status == "DELETE_FAILED")
             .collect();
+        if !failed_before && !stays.iter().all(|one| may_stay.contains(&one.logical_id)) {
+            bail!(explain(name, &status, template, sources, &events));
+        }
         let retain: Vec<String> = stays.iter().map(|resource| resource.logical_id.clone()).collect();
         self.reporter.stack(
             name,

@@ -134,11 +134,13 @@ fn an_interrupted_deployment_says_what_it_leaves_and_can_be_run_again() {
     let again = house.succeeds(&["deploy"]);
     assert!(again.contains("messages/s flow"), "{again}");
 
-    // Also a teardown in the middle of which it is killed.
-    let mut child = house.engine(&["teardown"]).stdout(Stdio::piped()).spawn().unwrap();
-    read_until(&mut child, "deleting");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    // Also a teardown that is killed before the workloads, in the middle of the stacks, and at the end.
+    for place in ["workloads", "deleting", "deleted", "floodgate-local-network", "parts"] {
+        let mut child = house.engine(&["teardown"]).stdout(Stdio::piped()).spawn().unwrap();
+        read_until(&mut child, place);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     house.succeeds(&["teardown"]);
     assert_eq!(house.processes(), Vec::<String>::new());
 }

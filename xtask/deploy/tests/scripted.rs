@@ -362,12 +362,16 @@ async fn what_cannot_be_deleted_twice_is_left_behind_and_given_back() {
     let stacks = server.stacks().await;
     let reporter = Reporter::new(Format::Json);
     let operations = Operations { cloud: &stacks, reporter: &reporter };
-    let stays = operations.delete("fg", &Json::Null, &Sources::new(), None).await.unwrap();
+    let role = Some("arn:aws:iam::1:role/execution");
+    let stays = operations.delete("fg", &Json::Null, &Sources::new(), role).await.unwrap();
     assert_eq!(stays.len(), 1);
     assert_eq!((stays[0].logical_id.as_str(), stays[0].physical_id.as_str()), ("Bucket", "fg-data"));
     let calls = server.calls("DeleteStack");
     assert!(!calls[0].contains("RetainResources"), "{calls:?}");
     assert!(calls[1].contains("RetainResources.member.1=Bucket"), "{calls:?}");
+    let with_role =
+        calls.iter().filter(|call| call.contains("RoleARN=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fexecution"));
+    assert_eq!(with_role.count(), 2, "{calls:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use deploy_engine::{cloudformation::CloudFormation, deploy::sources};
+use deploy_engine::{cloudformation::CloudFormation, deploy::sources, role::ExecutionRole};
 
 use crate::{cli::Consent, engine::Engine};
 
@@ -33,7 +33,8 @@ pub(crate) async fn run(
         let template = clients.stacks.template(&entry.name).await?;
         let of_stack = sources(&common.assembly).remove(&entry.id).unwrap_or_default();
         reporter.stack(&entry.name, "going back", "");
-        engine.operations().go_back(&entry.name, skip, &template, &of_stack, None).await?;
+        let role = ExecutionRole::look_up(manifest, &clients.stacks).await?.for_stack(&entry.id);
+        engine.operations().go_back(&entry.name, skip, &template, &of_stack, role.as_deref()).await?;
         reporter.stack(&entry.name, "back", "it is as it was before; deploy again");
         Ok(ExitCode::SUCCESS)
     };

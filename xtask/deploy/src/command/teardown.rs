@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use deploy_engine::{deploy::lock, teardown};
+use deploy_engine::{
+    deploy::lock,
+    teardown::{Aws, Teardown},
+};
 
 use crate::{
     cli::Consent,
@@ -15,13 +18,30 @@ use crate::{
 /// # Errors
 ///
 /// The first resource that does not go, with its construct and reason.
-pub(crate) async fn run(engine: &Engine, consent: &Consent) -> Result<ExitCode> {
+pub(crate) async fn run(
+    engine: &Engine,
+    consent: &Consent,
+    purge: bool,
+    stacks_only: bool,
+) -> Result<ExitCode> {
     let Engine { manifest, reporter, clients, common, local, .. } = engine;
-    engine.agree(consent, "teardown")?;
-    let work = async {
-        let run = teardown::run(&common.assembly, manifest, Some(&clients.stacks), local.as_ref(), reporter);
-        run.await.map(|()| ExitCode::SUCCESS)
+    let what = if purge { "teardown, with what is in its buckets, of" } else { "teardown of" };
+    engine.agree(consent, what)?;
+    let teardown = Teardown {
+        assembly: &common.assembly,
+        manifest,
+        stacks: &clients.stacks,
+        local: local.as_ref(),
+        aws: (!engine.is_local()).then(|| Aws {
+            eks: (!stacks_only).then(|| engine.eks()),
+            objects: &clients.objects,
+            tags: &clients.tags,
+            locks: &clients.locks,
+            purge,
+        }),
+        reporter,
     };
+    let work = async { teardown.run().await.map(|()| ExitCode::SUCCESS) };
     let left = async || "interrupted; run the teardown again to go on".to_owned();
     let runs = match local {
         Some(local) => local.ask(&["status"]).await.is_ok(),

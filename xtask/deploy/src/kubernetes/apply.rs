@@ -303,6 +303,42 @@ impl Cluster {
         self.delete(&Self::inventory_of(environment), timeout).await
     }
 
+    /// Waits until the volumes that nothing claims any more are gone, in AWS as well: its driver takes the object away
+    /// when it has deleted the volume. Gives those that are to be kept, by name and id.
+    ///
+    /// # Errors
+    ///
+    /// When one is not gone in time.
+    pub async fn volumes_gone(&self, timeout: Duration) -> Result<Vec<(String, String)>> {
+        let kind = GroupVersionKind::gvk("", "v1", "PersistentVolume");
+        let (resource, _) = pinned_kind(&self.client, &kind).await?;
+        let all = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
+        let deadline = Instant::now() + timeout;
+        loop {
+            let volumes = all.list(&ListParams::default()).await.context("volumes cannot be listed")?;
+            let (kept, going): (Vec<_>, Vec<_>) = volumes.into_iter().partition(|volume| {
+                volume.data.pointer("/spec/persistentVolumeReclaimPolicy") == Some(&json!("Retain"))
+            });
+            let name = |volume: &DynamicObject| volume.metadata.name.clone().unwrap_or_default();
+            if going.is_empty() {
+                let id = |volume: &DynamicObject| {
+                    let id = volume.data.pointer("/spec/csi/volumeHandle").and_then(Json::as_str);
+                    id.unwrap_or_default().to_owned()
+                };
+                return Ok(kept.iter().map(|volume| (name(volume), id(volume))).collect());
+            }
+            if Instant::now() >= deadline {
+                let names: Vec<String> = going.iter().map(name).collect();
+                bail!(
+                    "the volumes {} are not gone after {} s; see `kubectl describe persistentvolume`, then run again",
+                    names.join(", "),
+                    timeout.as_secs()
+                );
+            }
+            sleep(POLL).await;
+        }
+    }
+
     /// What has something outside of the cluster behind it: load balancers and volumes, which AWS would keep,
     /// and which keep the VPC from being deleted.
     ///

@@ -147,20 +147,27 @@ impl EksWorkloads<'_> {
     }
 
     /// Removes everything that was installed, and whatever has a load balancer or a volume behind it. A cluster
-    /// that is gone holds nothing.
+    /// that is gone holds nothing. Gives in words what is kept.
     ///
     /// # Errors
     ///
     /// What does not go. Running it again goes on.
-    pub async fn remove(&self, known: &Known) -> Result<()> {
+    pub async fn remove(&self, known: &Known) -> Result<Vec<String>> {
         match self.reach(known).await? {
             Some(cluster) => {
                 let helm = self.find_helm().await?;
-                self.installation(known, &cluster, helm.as_ref()).remove().await
+                let kept = self.installation(known, &cluster, helm.as_ref()).remove().await?;
+                let region = &self.manifest.region;
+                let told = |(name, id): (String, String)| {
+                    format!(
+                        "the volume {id} ({name}) is kept, as its class says; `aws ec2 delete-volume --volume-id {id} --region {region}` removes it"
+                    )
+                };
+                Ok(kept.into_iter().map(told).collect())
             }
             None => {
                 self.reporter.stack("workloads", "absent", "there is no cluster");
-                Ok(())
+                Ok(Vec::new())
             }
         }
     }

@@ -181,12 +181,13 @@ impl Installation<'_> {
     }
 
     /// Removes everything that was applied, in reverse, then the releases, then whatever has a load balancer or
-    /// a volume behind it: AWS would keep those, and they would keep the VPC.
+    /// a volume behind it: AWS would keep those, and they would keep the VPC. Gives the volumes that are to be kept, by
+    /// name and id.
     ///
     /// # Errors
     ///
     /// What does not go. Running it again goes on.
-    pub async fn remove(&self) -> Result<()> {
+    pub async fn remove(&self) -> Result<Vec<(String, String)>> {
         let environment = &self.manifest.environment;
         let before = self.cluster.inventory(environment).await?;
         // Objects of the same kinds go in the inventory's order; the rest waits for the namespaces, which go last.
@@ -205,10 +206,12 @@ impl Installation<'_> {
             self.reporter.stack(&object.to_string(), "deleting", "it holds a load balancer or a volume");
             self.cluster.delete(&object, DELETE_TIMEOUT).await?;
         }
+        let kept = self.cluster.volumes_gone(DELETE_TIMEOUT).await?;
         for object in last {
             self.reporter.stack(&object.to_string(), "deleting", "");
             self.cluster.delete(object, DELETE_TIMEOUT).await?;
         }
-        self.cluster.forget(environment, DELETE_TIMEOUT).await
+        self.cluster.forget(environment, DELETE_TIMEOUT).await?;
+        Ok(kept)
     }
 }

@@ -11,6 +11,7 @@ use aws_sdk_cloudformation::{
     },
 };
 use cfn::{Json, assembly::StackEntry};
+use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -23,6 +24,9 @@ use crate::{
 
 /// How long a detection may take: it reads every resource of a stack.
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// How many detections are under way at a time; CloudFormation bounds how often it is asked.
+const DETECTIONS: usize = 8;
 
 /// A resource that is not as its stack says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -147,6 +151,37 @@ pub async fn detect(
             return Ok(found);
         }
     }
+}
+
+/// What is known of a stack's drift before it is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The stack's name.
+    pub stack: String,
+    /// What has drifted, or why that is not known.
+    pub found: Result<Vec<Drifted>, String>,
+}
+
+/// Detects the drift of several stacks, side by side and each within a time: CloudFormation reads every resource,
+/// and a deployment waits for it. What is not known is told and stops nobody.
+pub async fn look(
+    client: &Client,
+    poll: Duration,
+    stacks: &[(&StackEntry, &Json)],
+    within: Duration,
+) -> Vec<Looked> {
+    let one = |(entry, template): (&StackEntry, &Json)| {
+        let entry = entry.clone();
+        let template = template.clone();
+        async move {
+            let found = match tokio::time::timeout(within, detect(client, poll, &entry, &template)).await {
+                Ok(found) => found.map_err(|error| format!("{error:#}")),
+                Err(_) => Err(format!("it was not known within {} s", within.as_secs())),
+            };
+            Looked { stack: entry.name, found }
+        }
+    };
+    stream::iter(stacks.iter().copied().map(one)).buffered(DETECTIONS).collect().await
 }
 
 /// Brings a stack's resources back to what its template says, by a change set that heeds drift.
