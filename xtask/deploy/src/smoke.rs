@@ -161,6 +161,7 @@ impl Smoke<'_> {
         let watched = self.watched().await?;
         let deadline = tokio::time::Instant::now() + TIMEOUT;
         let mut told = Vec::new();
+        let mut looks = 0;
         loop {
             let seen = self.look(&watched).await?;
             let complaints: Vec<String> = seen
@@ -187,7 +188,8 @@ impl Smoke<'_> {
                 self.reporter.stack("smoke check", "waiting", &complaints.join("; "));
                 told = complaints;
             }
-            self.stacks.pause().await;
+            self.stacks.pause(looks).await;
+            looks = looks.saturating_add(1);
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Known {
 impl Known {
     /// Takes over what was learnt beside: the outputs of these stacks, and all that was looked up or published.
     pub fn learn<'a>(&mut self, other: Self, stacks: impl Iterator<Item = &'a str>) {
-        let Self { mut outputs, bootstrap_servers, assets } = other;
+        let Self { mut outputs, bootstrap_servers, broker_hosts, assets } = other;
         for stack in stacks {
             match outputs.remove(stack) {
                 Some(given) => drop(self.outputs.insert(stack.to_owned(), given)),
@@ -28,6 +28,7 @@ impl Known {
             }
         }
         self.bootstrap_servers.extend(bootstrap_servers);
+        self.broker_hosts.extend(broker_hosts);
         self.assets.extend(assets);
     }
 }
