@@ -142,7 +142,7 @@ fn on_real_parts(root: &Path, package: &str, benchmark: &str) -> Result<()> {
         .current_dir(root)
         .args(["bench", "--quiet", "--package", package, "--bench", benchmark])
         .env("FLOODGATE_LOCAL_ENVIRONMENT", local)
-        .env("FLOODGATE_LOCAL_ROOT", programs::local_root(root))
+        .env("FLOODGATE_LOCAL_ROOT", programs::local_parts(root))
         .status()
         .context("cannot start cargo")?;
     if !status.success() {

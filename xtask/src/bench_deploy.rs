@@ -152,7 +152,7 @@ fn bench<'a>(root: &'a Path, manifest: &Manifest) -> Result<Bench<'a>> {
     let directory = programs::target_directory(root).join("bench/deploy");
     let bench = Bench { root, directory, binaries };
     fs::create_dir_all(bench.directory.join("local"))?;
-    let installed = programs::local_root(root);
+    let installed = programs::local_parts(root);
     for part in fs::read_dir(&installed).into_iter().flatten().flatten() {
         let name = part.file_name();
         let (from, to) = (part.path(), bench.directory.join("local").join(&name));

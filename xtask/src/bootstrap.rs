@@ -60,7 +60,7 @@ fn told(environment: &str, outputs: &cfn::Json) -> String {
             "  in the repository's settings, make the environment `{environment}` and its variable AWS_ROLE_ARN={role};\n  jobs of that environment sign in with it, and no others"
         )),
         None => lines.push(
-            "  no pipeline deploys here: `[delivery] github_repository` in the environment's file adds its roles"
+            "  no pipeline deploys here: `[delivery] github_repository` or `gitlab_project` in the environment's file adds its roles"
                 .to_owned(),
         ),
     }

@@ -7,13 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use platform::{Environment, Provider};
+use cfn::assembly::Manifest;
 
 use crate::{
     check,
     consent::Consent,
     cross, hotswap,
-    programs::{ask_local, build_with, local_root, run_to_end, target_directory},
+    programs::{ask_local, build_with, local_parts, local_root, run_to_end, target_directory},
+    release::{self, Hand, revision},
     synth,
 };
 
@@ -29,20 +30,27 @@ const CONCURRENCY: u8 = 4;
 /// machine first: a real Kafka broker and an AWS API emulator, below target/local, on loopback. Running it
 /// again changes nothing that is as it should be; after any failure or Ctrl-C it goes on where it stopped.
 ///
+/// With `--release` nothing is built or rendered: what `cargo xtask release` made is deployed, the same bytes to
+/// every environment, after each of them was compared with the release's index.
+///
 /// Examples:
 ///   cargo xtask deploy --env local
 ///   cargo xtask deploy --env dev --stack network
 ///   cargo xtask deploy --env prod --plan
 ///   cargo xtask deploy --env local --hotswap
+///   cargo xtask deploy --env staging --release target/releases/DIGEST.tar
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DeployArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
-    env: String,
+    pub(crate) env: String,
     /// These stacks alone, by id (see `cargo xtask list`), without workloads.
     #[arg(long = "stack", value_name = "STACK")]
     stacks: Vec<String>,
+    /// Deploy this release: its archive, its directory, or how the digest of one in target/releases begins.
+    #[arg(long, value_name = "RELEASE", conflicts_with = "hotswap")]
+    pub(crate) release: Option<PathBuf>,
     /// Stacks without workloads.
     #[arg(long)]
     stacks_only: bool,
@@ -83,40 +91,65 @@ pub(crate) struct DeployArgs {
 impl DeployArgs {
     /// One stack of an environment, with everything else as it is by default.
     pub(crate) fn of_stack(environment: &str, stack: &str, consent: Consent) -> Self {
+        Self { stacks: vec![stack.to_owned()], ..Self::of_all(environment, consent, None, false) }
+    }
+
+    /// All of an environment, as it is by default.
+    pub(crate) fn of_all(
+        environment: &str,
+        consent: Consent,
+        require_approval: Option<String>,
+        json: bool,
+    ) -> Self {
         Self {
             env: environment.to_owned(),
-            stacks: vec![stack.to_owned()],
+            stacks: Vec::new(),
+            release: None,
             stacks_only: false,
             plan: false,
             concurrency: CONCURRENCY,
-            require_approval: None,
+            require_approval,
             no_drift: false,
             prune: false,
             hotswap: false,
             consent,
-            json: false,
+            json,
         }
     }
 }
 
-/// Take a stack back whose update failed and whose rollback failed as well.
+/// Go back: deploy a release of before again, or take a stack back whose rollback failed.
 ///
-/// A deploy tries that by itself. What it cannot take back can be left out here, with a warning: the stack then says
-/// of that resource what is not so.
+/// With `--to` the environment gets a release that it ran before as a whole, from its own bucket and byte for byte;
+/// `cargo xtask history` shows which there are. What a release of after did to data stays done: migrations are not
+/// undone, so a release must work with what the one before it migrates.
 ///
-/// Example: cargo xtask rollback --env dev --stack kafka --skip-resource Topic
+/// With `--stack` a stack is taken back whose update failed and whose rollback failed as well. A deploy tries that by
+/// itself. What it cannot take back can be left out here, with a warning: the stack then says of that resource what
+/// is not so.
+///
+/// Examples:
+///   cargo xtask rollback --env staging --to previous
+///   cargo xtask rollback --env prod --to 3f9a1c0be2d4 --confirm prod
+///   cargo xtask rollback --env dev --stack kafka --skip-resource Topic
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct RollbackArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
     env: String,
-    /// The stack, by id (see `cargo xtask list`).
+    /// The release to go back to: previous, or its digest or how that begins.
+    #[arg(long, value_name = "DIGEST|previous", conflicts_with = "stack", required_unless_present = "stack")]
+    to: Option<String>,
+    /// The stack to take back, by id (see `cargo xtask list`).
     #[arg(long)]
-    stack: String,
-    /// Leave this resource as it is, by logical id.
-    #[arg(long = "skip-resource", value_name = "LOGICAL_ID")]
+    stack: Option<String>,
+    /// Leave this resource of the stack as it is, by logical id.
+    #[arg(long = "skip-resource", value_name = "LOGICAL_ID", requires = "stack")]
     skip: Vec<String>,
+    /// Which changes of a release want a yes, as `deploy` has it.
+    #[arg(long, value_name = "WHEN", value_parser = ["never", "broadening", "any"], requires = "to")]
+    require_approval: Option<String>,
     #[command(flatten)]
     consent: Consent,
     /// JSON lines instead of text.
@@ -187,26 +220,36 @@ pub(crate) struct ShowArgs {
 
 /// An environment with the programs that deploy it.
 pub(crate) struct Target {
-    environment: Environment,
+    environment: String,
+    is_local: bool,
+    region: String,
     assembly: PathBuf,
     binaries: PathBuf,
+    /// The profile of the credentials, where they are not those at hand.
+    profile: Option<String>,
 }
 
 impl Target {
     /// Builds the programs.
-    fn new(root: &Path, name: &str) -> Result<Self> {
+    pub(crate) fn new(root: &Path, name: &str) -> Result<Self> {
         Self::with(root, name, &[])
     }
 
-    /// Builds the programs and these packages, for this machine.
+    /// Builds the programs and these packages, for this machine. The environment is rendered already.
     pub(crate) fn with(root: &Path, name: &str, packages: &[&str]) -> Result<Self> {
-        let environment = Environment::load(root, name)?;
-        let binaries = build_with(root, false, packages)?;
-        Ok(Self { environment, assembly: synth::directory(root, name), binaries })
+        Self::at(root, synth::directory(root, name), packages)
     }
 
-    fn is_local(&self) -> bool {
-        self.environment.provider == Provider::Local
+    /// Builds the programs and these packages for the environment of an assembly.
+    pub(crate) fn at(root: &Path, assembly: PathBuf, packages: &[&str]) -> Result<Self> {
+        let Manifest { environment, provider, region, .. } = Manifest::read(&assembly)?;
+        let binaries = build_with(root, false, packages)?;
+        Ok(Self { environment, is_local: provider == "local", region, assembly, binaries, profile: None })
+    }
+
+    /// With the credentials of a profile.
+    pub(crate) fn of_profile(self, profile: Option<&String>) -> Self {
+        Self { profile: profile.cloned(), ..self }
     }
 
     fn local_program(&self) -> PathBuf {
@@ -217,12 +260,22 @@ impl Target {
     pub(crate) fn engine(&self, root: &Path, endpoint_url: Option<&str>, json: bool) -> Command {
         let mut command = Command::new(self.binaries.join("deploy-engine"));
         command.current_dir(root).arg("--assembly").arg(&self.assembly);
-        if self.is_local() {
+        if let Some(profile) = &self.profile {
+            // Credentials in variables would come before a profile.
+            command
+                .env("AWS_PROFILE", profile)
+                .env_remove("AWS_ACCESS_KEY_ID")
+                .env_remove("AWS_SECRET_ACCESS_KEY")
+                .env_remove("AWS_SESSION_TOKEN");
+        }
+        if self.is_local {
             command
                 .arg("--local-environment")
                 .arg(self.local_program())
                 .arg("--local-root")
-                .arg(local_root(root))
+                .arg(local_root(root, &self.environment))
+                .arg("--local-parts")
+                .arg(local_parts(root))
                 // Port 9 is for discarding: what does not run must not be found elsewhere.
                 .args(["--endpoint-url", endpoint_url.unwrap_or("http://127.0.0.1:9")])
                 .env_remove("AWS_PROFILE")
@@ -238,25 +291,57 @@ impl Target {
 
     /// Where the AWS APIs of the local environment are, if it runs.
     pub(crate) fn endpoint_url(&self, root: &Path) -> Option<String> {
-        let text = std::fs::read_to_string(local_root(root).join("state.json")).ok()?;
-        let state: serde_json::Value = serde_json::from_str(&text).ok()?;
+        if !self.is_local {
+            return None;
+        }
+        let state = local_root(root, &self.environment).join("state.json");
+        let state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
         state.pointer("/aws/endpoint_url")?.as_str().map(str::to_owned)
     }
 
     /// The same, which for the local provider must be there.
     fn running_endpoint_url(&self, root: &Path) -> Result<Option<String>> {
         let endpoint_url = self.endpoint_url(root);
-        if self.is_local() && endpoint_url.is_none() {
+        if self.is_local && endpoint_url.is_none() {
             anyhow::bail!(
                 "the local environment does not run; `cargo xtask deploy --env {}` starts it",
-                self.environment.name
+                self.environment
             );
         }
         Ok(endpoint_url)
     }
+
+    /// Whether there is anything to talk to: a local environment may not run.
+    pub(crate) fn is_there(&self, root: &Path) -> bool {
+        !self.is_local || self.endpoint_url(root).is_some()
+    }
+
+    /// Has the parts of a local environment run, and gives where its AWS APIs are.
+    fn up(&self, root: &Path, quiet: bool) -> Result<Option<String>> {
+        if !self.is_local {
+            return Ok(None);
+        }
+        let state =
+            ask_local(root, &self.environment, &self.local_program(), &["up", "--region", &self.region])?;
+        let text =
+            |pointer: &str| state.pointer(pointer).and_then(serde_json::Value::as_str).map(str::to_owned);
+        if !quiet {
+            println!(
+                "local parts run: {} at {}, AWS APIs at {}",
+                text("/kafka/implementation").unwrap_or_default(),
+                text("/kafka/bootstrap_servers").unwrap_or_default(),
+                text("/aws/endpoint_url").unwrap_or_default()
+            );
+        }
+        text("/aws/endpoint_url").context("the local environment has no AWS endpoint").map(Some)
+    }
 }
 
 pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
+    if let Some(given) = &arguments.release {
+        let directory = release::unpacked(root, given, &arguments.env)?;
+        return deploy_release(arguments, root, &directory, &Hand::default());
+    }
     // What is wrong with the environment is said before anything is built.
     let assembly = synth::synth(root, &arguments.env, 1)?;
     let code = check::report(&assembly, true)?;
@@ -279,33 +364,51 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     let binaries = if is_local { target.binaries.clone() } else { cross::build(root, &assembly, &packages)? };
     let endpoint_url = if arguments.hotswap {
         target.running_endpoint_url(root)?
-    } else if target.is_local() {
-        let state =
-            ask_local(root, &target.local_program(), &["up", "--region", &target.environment.region])?;
-        let text =
-            |pointer: &str| state.pointer(pointer).and_then(serde_json::Value::as_str).map(str::to_owned);
-        if !arguments.json {
-            println!(
-                "local parts run: {} at {}, AWS APIs at {}",
-                text("/kafka/implementation").unwrap_or_default(),
-                text("/kafka/bootstrap_servers").unwrap_or_default(),
-                text("/aws/endpoint_url").unwrap_or_default()
-            );
-        }
-        Some(text("/aws/endpoint_url").context("the local environment has no AWS endpoint")?)
     } else {
-        None
+        target.up(root, arguments.json)?
     };
     let mut command = target.engine(root, endpoint_url.as_deref(), arguments.json);
     command.arg("deploy").arg("--binaries").arg(&binaries);
-    arguments.consent.pass(&mut command);
+    let (revision, clean) = revision(root);
+    command.args(["--revision", &revision]);
+    if !clean {
+        command.arg("--dirty");
+    }
     if arguments.hotswap {
         command.arg("--hotswap");
     }
+    hand_over(arguments, &mut command, target.is_local)
+}
+
+/// Deploys an unpacked release, which comes by that hand.
+pub(crate) fn deploy_release(
+    arguments: &DeployArgs,
+    root: &Path,
+    directory: &Path,
+    hand: &Hand,
+) -> Result<ExitCode> {
+    let assembly = directory.join("assemblies").join(&arguments.env);
+    let target = Target::at(root, assembly, &[])?.of_profile(hand.profile.as_ref());
+    let endpoint_url =
+        if arguments.plan { target.endpoint_url(root) } else { target.up(root, arguments.json)? };
+    let mut command = target.engine(root, endpoint_url.as_deref(), arguments.json);
+    command.arg("deploy").arg("--release").arg(directory);
+    hand.pass(&mut command);
+    if arguments.plan {
+        command.arg("--plan");
+        stacks(&mut command, arguments);
+        return run_to_end(&mut command);
+    }
+    hand_over(arguments, &mut command, target.is_local)
+}
+
+/// Has the engine deploy, and tells what comes next.
+fn hand_over(arguments: &DeployArgs, command: &mut Command, is_local: bool) -> Result<ExitCode> {
+    arguments.consent.pass(command);
     if arguments.stacks_only {
         command.arg("--stacks-only");
     }
-    stacks(&mut command, arguments);
+    stacks(command, arguments);
     command.args(["--concurrency", &arguments.concurrency.to_string()]);
     if let Some(when) = &arguments.require_approval {
         command.args(["--require-approval", when]);
@@ -313,15 +416,15 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if arguments.no_drift {
         command.arg("--no-drift");
     }
-    let code = run_to_end(&mut command)?;
+    let code = run_to_end(command)?;
     if code == ExitCode::SUCCESS && !arguments.json && arguments.stacks.is_empty() && !arguments.hotswap {
         let environment = &arguments.env;
         println!(
             "\n{environment} is deployed. Next:\n  cargo xtask status --env {environment}\n  cargo xtask logs trades --env {environment} --follow"
         );
-        if target.is_local() {
+        if is_local {
             println!(
-                "  cargo xtask load trades --rate 1000 --for 60s\n  cargo xtask teardown --env {environment}"
+                "  cargo xtask load trades --env {environment} --rate 1000 --for 60s\n  cargo xtask teardown --env {environment}"
             );
         }
     }
@@ -369,8 +472,14 @@ pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode
 }
 
 pub(crate) fn rollback(arguments: &RollbackArgs, root: &Path) -> Result<ExitCode> {
-    let mut command = reading(root, &arguments.env, arguments.json)?;
-    command.args(["rollback", "--stack", &arguments.stack]);
+    let RollbackArgs { env, to, stack, require_approval, consent, json, .. } = arguments;
+    if let Some(to) = to {
+        let fetched = release::fetched(root, env, to)?;
+        let deployment = DeployArgs::of_all(env, consent.clone(), require_approval.clone(), *json);
+        return deploy_release(&deployment, root, &fetched.directory, &Hand::back(fetched.number));
+    }
+    let mut command = reading(root, env, *json)?;
+    command.args(["rollback", "--stack", stack.as_deref().unwrap_or_default()]);
     for resource in &arguments.skip {
         command.args(["--skip-resource", resource]);
     }

@@ -19,6 +19,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod gc;
+mod history;
 mod hotswap;
 mod list;
 mod live;
@@ -27,10 +28,13 @@ mod load;
 mod logs;
 mod observer;
 mod outputs;
+mod pipeline;
 mod plot;
 mod programs;
+mod promote;
 mod promtool;
 mod redrive;
+mod release;
 mod running;
 mod simulate;
 mod synth;
@@ -66,7 +70,11 @@ enum Command {
     Build(build::BuildArgs),
     Diff(diff::DiffArgs),
     Deploy(deploy::DeployArgs),
+    Release(release::ReleaseArgs),
+    Promote(promote::PromoteArgs),
+    History(history::HistoryArgs),
     Rollback(deploy::RollbackArgs),
+    Pipeline(pipeline::PipelineArgs),
     Unlock(deploy::UnlockArgs),
     Teardown(deploy::TeardownArgs),
     Bootstrap(bootstrap::BootstrapArgs),
@@ -113,6 +121,10 @@ fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&arguments, &root),
         Command::Diff(arguments) => diff::run(&arguments, &root),
         Command::Deploy(arguments) => deploy::deploy(&arguments, &root),
+        Command::Release(arguments) => release::run(&arguments, &root),
+        Command::Promote(arguments) => promote::run(&arguments, &root),
+        Command::History(arguments) => history::run(&arguments, &root),
+        Command::Pipeline(arguments) => pipeline::run(&arguments, &root),
         Command::Rollback(arguments) => deploy::rollback(&arguments, &root),
         Command::Unlock(arguments) => deploy::unlock(&arguments, &root),
         Command::Teardown(arguments) => deploy::teardown(&arguments, &root),

@@ -53,14 +53,27 @@ pub(crate) fn target_directory(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |directory| root.join(directory))
 }
 
-/// Where the local environment keeps its things.
-pub(crate) fn local_root(root: &Path) -> PathBuf {
+/// Where the environment `local` keeps its things, and where the parts of all local environments are installed.
+pub(crate) fn local_parts(root: &Path) -> PathBuf {
     root.join("target/local")
 }
 
-/// Calls the local environment and reads the JSON that it prints; its messages go to standard error.
-pub(crate) fn ask_local(root: &Path, program: &Path, arguments: &[&str]) -> Result<Json> {
-    ask(Command::new(program).arg("--root").arg(local_root(root)).args(arguments))
+/// Where a local environment keeps its things: several run side by side.
+pub(crate) fn local_root(root: &Path, environment: &str) -> PathBuf {
+    match environment {
+        "local" => local_parts(root),
+        other => root.join("target").join(format!("local-{other}")),
+    }
+}
+
+/// Calls a local environment and reads the JSON that it prints; its messages go to standard error.
+pub(crate) fn ask_local(root: &Path, environment: &str, program: &Path, arguments: &[&str]) -> Result<Json> {
+    ask(Command::new(program)
+        .arg("--root")
+        .arg(local_root(root, environment))
+        .arg("--parts")
+        .arg(local_parts(root))
+        .args(arguments))
 }
 
 /// Calls a program and reads the JSON that it prints; its messages go to standard error.

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &RedriveArgs, root: &Path) -> Result<ExitCode> {
         format!("there is no system `{}`; there are: {}", arguments.system, known.join(", "))
     })?;
     let binaries = build_with(root, false, &[&system.consumer])?;
-    let status = ask_local(root, &binaries.join("local-environment"), &["status"])?;
+    let status = ask_local(root, &arguments.env, &binaries.join("local-environment"), &["status"])?;
     let brokers = status
         .get("parts")
         .and_then(serde_json::Value::as_array)

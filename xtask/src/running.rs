@@ -13,6 +13,7 @@ use crate::{programs, synth};
 /// A system of the running local environment.
 pub(crate) struct Running<'a> {
     root: &'a Path,
+    environment: String,
     program: PathBuf,
     pub(crate) entry: cfn::assembly::SystemEntry,
     producer: String,
@@ -60,7 +61,14 @@ impl<'a> Running<'a> {
         })?;
         let program = programs::build(root, false)?.join("local-environment");
         let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
-        let mut running = Self { root, program, entry, producer: String::new(), agent };
+        let mut running = Self {
+            root,
+            environment: environment.to_owned(),
+            program,
+            entry,
+            producer: String::new(),
+            agent,
+        };
         let workload = running.workload(&running.entry.producer)?;
         let endpoints = workload.get("metrics_endpoints").and_then(Json::as_array).map(Vec::as_slice);
         let [producer] = endpoints.unwrap_or_default() else {
@@ -74,7 +82,7 @@ impl<'a> Running<'a> {
     }
 
     fn ask(&self, arguments: &[&str]) -> Result<Json> {
-        programs::ask_local(self.root, &self.program, arguments)
+        programs::ask_local(self.root, &self.environment, &self.program, arguments)
     }
 
     /// A workload as the supervisor tells it; null where there is none of that name.
@@ -128,6 +136,6 @@ impl<'a> Running<'a> {
 
     /// Where a process writes its log.
     pub(crate) fn logs(&self) -> PathBuf {
-        programs::local_root(self.root).join("logs")
+        programs::local_root(self.root, &self.environment).join("logs")
     }
 }

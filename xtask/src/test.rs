@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{codegen, programs, promtool, synth, tally, tidy};
+use crate::{codegen, pipeline, programs, promtool, synth, tally, tidy};
 
 /// Everything that must pass before a change lands.
 ///
@@ -23,14 +23,15 @@ use crate::{codegen, programs, promtool, synth, tally, tidy};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TestArgs {
-    /// Run this step alone: format, lints, codegen, tidy, promtool, tests, cfn-lint, tally, checkov.
+    /// Run this step alone: format, lints, codegen, tidy, promtool, tests, cfn-lint, tally, checkov,
+    /// pipelines.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(STEPS.map(|(name, _)| name)))]
     step: Option<String>,
 }
 
 type Step = fn(&Path) -> Result<()>;
 
-const STEPS: [(&str, Step); 9] = [
+const STEPS: [(&str, Step); 10] = [
     ("format", format),
     ("codegen", codegen_check),
     ("tidy", house),
@@ -40,6 +41,7 @@ const STEPS: [(&str, Step); 9] = [
     ("cfn-lint", cfn_lint),
     ("tally", second_opinion),
     ("checkov", checkov),
+    ("pipelines", pipelines),
 ];
 
 pub(crate) fn run(arguments: &TestArgs, root: &Path) -> Result<ExitCode> {
@@ -104,14 +106,14 @@ fn tests(root: &Path) -> Result<()> {
     pass(&mut cargo(root, &["build", "--quiet", "--workspace", "--bins"]), "cargo build")?;
     let local = programs::target_directory(root).join("debug/local-environment");
     pass(
-        Command::new(&local).arg("--root").arg(programs::local_root(root)).arg("install"),
+        Command::new(&local).arg("--root").arg(programs::local_parts(root)).arg("install"),
         "the installation of the local parts",
     )?;
     let promtool = promtool::find_or_install(root)?;
     pass(
         cargo(root, &["test", "--workspace", "--no-fail-fast"])
             .env("FLOODGATE_LOCAL_ENVIRONMENT", &local)
-            .env("FLOODGATE_LOCAL_ROOT", programs::local_root(root))
+            .env("FLOODGATE_LOCAL_ROOT", programs::local_parts(root))
             .env("FLOODGATE_PROMTOOL", promtool),
         "cargo test",
     )
@@ -168,6 +170,53 @@ fn checkov(root: &Path) -> Result<()> {
             bail!("checkov finds in {environment}:\n{told}");
         }
         println!("checkov: {environment}: {figures}");
+    }
+    Ok(())
+}
+
+/// The rendered pipelines by their providers' schemas; and slips, which must be found.
+fn pipelines(root: &Path) -> Result<()> {
+    let tool = install_tool(root, "check-jsonschema")?;
+    let place = programs::target_directory(root).join("pipelines");
+    std::fs::create_dir_all(&place)?;
+    for (provider, schema, name) in [
+        (pipeline::Provider::Github, "vendor.github-workflows", "github"),
+        (pipeline::Provider::Gitlab, "vendor.gitlab-ci", "gitlab"),
+    ] {
+        let text = pipeline::rendered(root, provider)?;
+        let judge = |name: &str, text: &str| -> Result<std::process::Output> {
+            let file = place.join(name).with_extension("yml");
+            std::fs::write(&file, text)?;
+            let mut command = Command::new(&tool);
+            command.args(["--builtin-schema", schema]);
+            if provider == pipeline::Provider::Gitlab {
+                // GitLab's own tags, such as !reference, are no plain YAML.
+                command.args(["--data-transform", "gitlab-ci"]);
+            }
+            command.arg(&file).output().with_context(|| format!("cannot start {}", tool.display()))
+        };
+        let output = judge(name, &text)?;
+        if !output.status.success() {
+            bail!("the pipeline of {name} is not well:\n{}", String::from_utf8_lossy(&output.stdout));
+        }
+        let slips = pipeline::slips(provider);
+        for (right, wrong) in slips {
+            anyhow::ensure!(
+                text.contains(right),
+                "`{right}` is not in the pipeline of {name}: name another slip"
+            );
+            let output = judge(&format!("{name}-slip"), &text.replacen(right, wrong, 1))?;
+            // 1: the file is not well; anything else says nothing of it.
+            if output.status.code() != Some(1) {
+                bail!(
+                    "`{wrong}` instead of `{right}` in the pipeline of {name} is not found ({}):\n{}{}",
+                    output.status,
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                );
+            }
+        }
+        println!("pipelines: {name} is well, and {} slips in it are found", slips.len());
     }
     Ok(())
 }

@@ -73,6 +73,17 @@ impl PrivateBucket {
         Self { bucket, key_arn: as_text(&key.arn()) }
     }
 
+    /// Reads objects.
+    #[must_use]
+    pub fn grant_read(&self, sid: &str) -> Vec<Json> {
+        let arn = as_text(&self.bucket.arn());
+        vec![
+            iam::allow(&format!("{sid}List"), &["s3:ListBucket"], std::slice::from_ref(&arn)),
+            iam::allow(sid, &["s3:GetObject"], &[below(&arn)]),
+            iam::allow(&format!("{sid}Key"), &["kms:Decrypt"], std::slice::from_ref(&self.key_arn)),
+        ]
+    }
+
     /// Reads and writes objects.
     #[must_use]
     pub fn grant_read_write(&self, sid: &str) -> Vec<Json> {

@@ -24,6 +24,27 @@ pub const DESCRIPTION: &str = "Delivery: artifact bucket, roles of the pipeline 
 /// The identity provider of GitHub Actions.
 const GITHUB: &str = "token.actions.githubusercontent.com";
 
+/// The identity provider of GitLab CI.
+const GITLAB: &str = "gitlab.com";
+
+/// The branch that releases are made of: GitLab's tokens name no environment.
+const GITLAB_BRANCH: &str = "main";
+
+/// Who signs in: the name of the provider's construct and its host.
+fn forge(delivery: &Delivery) -> (&'static str, &'static str) {
+    if delivery.gitlab_project.is_some() { ("GitLab", GITLAB) } else { ("GitHub", GITHUB) }
+}
+
+/// Of whom its tokens speak in the jobs of an environment.
+fn subject(delivery: &Delivery, environment: &str) -> String {
+    match (&delivery.github_repository, &delivery.gitlab_project) {
+        (_, Some(project)) => format!("project_path:{project}:ref_type:branch:ref:{GITLAB_BRANCH}"),
+        (repository, None) => {
+            format!("repo:{}:environment:{environment}", repository.as_deref().unwrap_or_default())
+        }
+    }
+}
+
 /// IAM's limit of a managed policy, in characters without white space.
 const POLICY_CHARACTERS_MAX: usize = 6144;
 
@@ -36,7 +57,9 @@ const BUCKET_OUTPUT: &str = "ArtifactBucket";
 /// Adds the stack, after all whose types it looks at; it is deployed before them, because their code is read from
 /// its bucket.
 pub fn add(app: &mut App, id: &str, environment: &Environment) {
-    let needed = needed_actions(&app.resource_types());
+    let types = app.resource_types();
+    let needed = needed_actions(&types, &|_| true);
+    let readable = needed_actions(&types, &|handler| handler == "read");
     let services = trusted_services(app);
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let name = stack.name().to_owned();
@@ -51,7 +74,10 @@ pub fn add(app: &mut App, id: &str, environment: &Environment) {
         "Where artifacts are published",
     );
     if let Some(delivery) = &environment.delivery {
-        roles(&mut scope, environment, delivery, &artifacts, &needed, &services);
+        let provider = roles(&mut scope, environment, delivery, &artifacts, &needed, &services);
+        if let Some(next) = &delivery.promotes_to {
+            gate_role(&mut scope, environment, (delivery, next), &provider, &artifacts, &readable);
+        }
     }
     app.artifact_bucket(id, BUCKET_OUTPUT);
     app.deploy_first(id);
@@ -65,12 +91,11 @@ fn roles(
     artifacts: &PrivateBucket,
     needed: &BTreeMap<String, BTreeSet<String>>,
     services: &BTreeSet<String>,
-) {
+) -> Handle<OidcProvider> {
+    let (name, host) = forge(delivery);
     let execution = execution_role(scope, environment, needed, services);
-    let provider = scope.add(
-        "GitHub",
-        OidcProvider::new().url(format!("https://{GITHUB}")).client_id_list(["sts.amazonaws.com"]),
-    );
+    let provider = scope
+        .add(name, OidcProvider::new().url(format!("https://{host}")).client_id_list(["sts.amazonaws.com"]));
     let stacks = Value::sub(
         &format!(
             "arn:${{AWS::Partition}}:cloudformation:${{AWS::Region}}:${{AWS::AccountId}}:stack/{}-*/*",
@@ -184,13 +209,93 @@ fn roles(
     }
     let trust = Trust::OpenIdConnect {
         provider_arn: provider.arn(),
-        host: GITHUB,
+        host,
         audience: "sts.amazonaws.com",
-        subject: format!("repo:{}:environment:{}", delivery.github_repository, environment.name),
+        subject: subject(delivery, &environment.name),
     };
     let pipeline = iam::role(scope, "Pipeline", "The pipeline deploys releases", &trust, &[], statements);
     scope.output::<String>("PipelineRoleArn", pipeline.arn(), "The role that the pipeline assumes");
     scope.output::<String>("ExecutionRoleArn", execution.arn(), "The role that CloudFormation works with");
+    provider
+}
+
+/// The role with which the next environment's jobs look whether a release may go on from here, and no more: stacks
+/// and their drift (for which the resources are read), alarms, records and releases.
+fn gate_role(
+    scope: &mut Scope<'_>,
+    environment: &Environment,
+    (delivery, next): (&Delivery, &String),
+    provider: &Handle<OidcProvider>,
+    artifacts: &PrivateBucket,
+    readable: &BTreeMap<String, BTreeSet<String>>,
+) {
+    let mut scope = scope.child("Gate");
+    let mut policies = Vec::new();
+    for (number, actions) in groups(readable).into_iter().enumerate() {
+        let mut statement = iam::allow("Reads", &actions, &[Value::Literal("*".to_owned())]);
+        statement["Condition"] = json!({ "StringEquals": { "aws:RequestedRegion": environment.region } });
+        let policy = scope.add(
+            &format!("Policy{}", number + 1),
+            ManagedPolicy::new(iam::document(vec![statement]))
+                .description("What a look for drift reads of the rendered types"),
+        );
+        scope.waive(
+            policy.raw(),
+            "FG402",
+            "CloudFormation names what it creates: reading for drift is bound by region and type, not by name",
+        );
+        policies.push(policy.reference());
+    }
+    let stacks = Value::sub(
+        &format!(
+            "arn:${{AWS::Partition}}:cloudformation:${{AWS::Region}}:${{AWS::AccountId}}:stack/{}-*/*",
+            environment.prefix
+        ),
+        [],
+    );
+    let mut statements = vec![
+        iam::allow(
+            "Stacks",
+            &[
+                "cloudformation:DescribeStackResourceDrifts",
+                "cloudformation:DescribeStacks",
+                "cloudformation:DetectStackDrift",
+                "cloudformation:DetectStackResourceDrift",
+                "cloudformation:GetTemplate",
+                "cloudformation:ListStackResources",
+            ],
+            &[stacks],
+        ),
+        // These know no resources.
+        iam::allow(
+            "Looks",
+            &[
+                "cloudformation:DescribeStackDriftDetectionStatus",
+                "cloudwatch:DescribeAlarmHistory",
+                "cloudwatch:DescribeAlarms",
+            ],
+            &[Value::Literal("*".to_owned())],
+        ),
+    ];
+    statements.extend(artifacts.grant_read("Artifacts"));
+    let trust = Trust::OpenIdConnect {
+        provider_arn: provider.arn(),
+        host: forge(delivery).1,
+        audience: "sts.amazonaws.com",
+        subject: subject(delivery, next),
+    };
+    let role = iam::role(
+        &mut scope,
+        "Role",
+        "Jobs of the next environment look whether a release may go on from here",
+        &trust,
+        &[],
+        statements,
+    );
+    if let Some(role) = scope.get_mut(&role) {
+        *role = role.clone().managed_policy_arns(policies);
+    }
+    scope.output::<String>("GateRoleArn", role.arn(), "The role that looks whether a release may go on");
 }
 
 /// Actions that resource schemas list for their handlers and that IAM does not have.
@@ -202,11 +307,15 @@ const UNKNOWN_TO_IAM: [&str; 5] = [
     "vpc-lattice:DescribeServiceNetworkVpcEndpointAssociation",
 ];
 
-/// The actions that CloudFormation's handlers of these types need, by service.
-fn needed_actions(types: &BTreeSet<&'static str>) -> BTreeMap<String, BTreeSet<String>> {
+/// The actions that some of CloudFormation's handlers (`create`, `read`…) of these types need, by service.
+fn needed_actions(
+    types: &BTreeSet<&'static str>,
+    wanted: &dyn Fn(&str) -> bool,
+) -> BTreeMap<String, BTreeSet<String>> {
     let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for schema in types.iter().filter_map(|kind| cfn_resources::schema(kind)) {
-        for action in schema.handler_actions().into_values().flatten() {
+        let handlers = schema.handler_actions().into_iter().filter(|(handler, _)| wanted(handler));
+        for action in handlers.flat_map(|(_, actions)| actions) {
             let known = !UNKNOWN_TO_IAM.iter().any(|unknown| unknown.eq_ignore_ascii_case(&action));
             if let Some((service, _)) = action.split_once(':').filter(|_| known) {
                 needed.entry(service.to_owned()).or_default().insert(action);
@@ -338,7 +447,7 @@ mod tests {
 
     #[test]
     fn the_role_has_what_the_types_need_and_nothing_else() {
-        let needed = needed_actions(&BTreeSet::from(["AWS::SQS::Queue"]));
+        let needed = needed_actions(&BTreeSet::from(["AWS::SQS::Queue"]), &|_| true);
         assert_eq!(needed.keys().collect::<Vec<_>>(), ["sqs"]);
         assert!(needed["sqs"].contains("sqs:CreateQueue") && !needed["sqs"].contains("sqs:SendMessage"));
     }
@@ -357,7 +466,9 @@ mod tests {
             "AWS::RDS::DBInstance",
             "AWS::S3::Bucket",
         ]);
-        let groups = needed_actions(&all);
+        let reads = needed_actions(&BTreeSet::from(["AWS::SQS::Queue"]), &|handler| handler == "read");
+        assert!(reads["sqs"].contains("sqs:GetQueueAttributes") && !reads["sqs"].contains("sqs:CreateQueue"));
+        let groups = needed_actions(&all, &|_| true);
         let groups = super::groups(&groups);
         assert!(groups.len() > 1);
         for group in groups {

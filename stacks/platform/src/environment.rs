@@ -65,8 +65,18 @@ pub enum System {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
-    /// The repository whose workflows may deploy, as `OWNER/NAME`.
-    pub github_repository: String,
+    /// The repository at GitHub whose workflows may deploy, as `OWNER/NAME`.
+    #[serde(default)]
+    pub github_repository: Option<String>,
+    /// The project at GitLab whose pipelines may deploy, as `GROUP/NAME`.
+    #[serde(default)]
+    pub gitlab_project: Option<String>,
+    /// The environment that releases go to from here; without it they end here.
+    #[serde(default)]
+    pub promotes_to: Option<String>,
+    /// How long a release must have run here without an alarm before it goes on; 10 where nothing is said.
+    #[serde(default)]
+    pub bake_minutes: Option<u32>,
 }
 
 /// An environment.

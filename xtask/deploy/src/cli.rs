@@ -5,6 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use deploy_engine::{approval::Policy, gc, living, outputs::Format};
 
+use crate::command::{
+    self,
+    bundle::{BundleArguments, UnpackArguments},
+    origin::OriginArguments,
+};
+
 /// Deploys an assembly through CloudFormation, and shows and removes what is deployed.
 #[derive(Parser)]
 #[command(name = "deploy-engine")]
@@ -15,7 +21,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub(crate) struct Common {
     /// The assembly's directory.
     #[arg(long, global = true, default_value = "target/assembly/local")]
@@ -29,6 +35,9 @@ pub(crate) struct Common {
     /// The local environment's directory.
     #[arg(long, global = true, default_value = "target/local")]
     pub(crate) local_root: PathBuf,
+    /// Where the local environment's parts are installed; its own directory unless told otherwise.
+    #[arg(long, global = true)]
+    pub(crate) local_parts: Option<PathBuf>,
     /// Where packed functions are kept.
     #[arg(long, global = true, default_value = "target/assets")]
     pub(crate) assets: PathBuf,
@@ -58,6 +67,15 @@ pub(crate) enum Command {
         binaries: PathBuf,
         /// These assets alone.
         names: Vec<String>,
+    },
+    /// Make a release of rendered environments; talks to no environment.
+    Bundle(BundleArguments),
+    /// Unpack a release and compare every byte with its index; talks to nobody.
+    Unpack(UnpackArguments),
+    /// Releases and records of the environment.
+    Releases {
+        #[command(subcommand)]
+        command: command::releases::Command,
     },
     /// List what is published or packed and needed by nobody, and delete it.
     Gc {
@@ -197,6 +215,8 @@ pub(crate) struct DeployArguments {
     /// Where the workers' binaries are.
     #[arg(long, default_value = "target/debug")]
     pub(crate) binaries: PathBuf,
+    #[command(flatten)]
+    pub(crate) origin: OriginArguments,
 }
 
 #[cfg(test)]

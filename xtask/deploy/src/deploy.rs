@@ -138,12 +138,12 @@ pub(crate) struct Rendered {
 }
 
 impl Deployment<'_> {
-    /// Does it all.
+    /// Does it all; gives what is known then.
     ///
     /// # Errors
     ///
     /// What failed first, where and why; the next deployment goes on from there.
-    pub async fn run(&self) -> Result<()> {
+    pub async fn run(&self) -> Result<Known> {
         let began = SystemTime::now();
         let mut known = Known::default();
         let rendered = self.rendered()?;
@@ -165,6 +165,18 @@ impl Deployment<'_> {
         }
         if let Some(eks) = eks {
             self.install_workloads(eks, &mut known, began).await?;
+        }
+        Ok(known)
+    }
+
+    /// Looks whether the systems of a local environment work.
+    ///
+    /// # Errors
+    ///
+    /// What does not.
+    pub async fn smoke(&self, local: &LocalEnvironment) -> Result<()> {
+        for (name, system) in &self.manifest.systems {
+            self.smoke_check(local, name, system).await?;
         }
         Ok(())
     }
@@ -248,10 +260,7 @@ impl Deployment<'_> {
 
     async fn deploy_workloads(&self, local: &LocalEnvironment, known: &mut Known) -> Result<()> {
         self.apply_workloads(local, known).await?;
-        for (name, system) in &self.manifest.systems {
-            self.smoke_check(local, name, system).await?;
-        }
-        Ok(())
+        self.smoke(local).await
     }
 
     /// Makes the workloads of this machine what they should be, and waits until they are ready.

@@ -19,6 +19,7 @@ use deploy_engine::{
     lock::{Holder, Lock, Locks},
     loopback::{is_loopback, is_private},
     operation::Operations,
+    release::shelf::{self, Shelf},
     report::{Format, Reporter},
     sdk::told,
     stacks::Stacks,
@@ -99,7 +100,11 @@ impl Engine {
         let manifest = Manifest::read(&common.assembly)?;
         let reporter = Reporter::new(if common.json { Format::Json } else { Format::Human });
         let local = match (manifest.provider == "local", &common.local_environment) {
-            (true, Some(program)) => Some(LocalEnvironment::new(program.clone(), common.local_root.clone())),
+            (true, Some(program)) => Some(LocalEnvironment::new(
+                program.clone(),
+                common.local_root.clone(),
+                common.local_parts.clone(),
+            )),
             (true, None) => {
                 bail!("the local provider needs --local-environment; `cargo xtask` gives it")
             }
@@ -107,6 +112,27 @@ impl Engine {
         };
         let clients = clients(&manifest, common.endpoint_url.as_deref()).await?;
         Ok(Self { common, manifest, reporter, local, clients })
+    }
+
+    /// The same environment by another rendering of it, such as a release's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub(crate) async fn by(&self, assembly: std::path::PathBuf) -> Result<Self> {
+        Self::new(Common { assembly, ..self.common.clone() }).await
+    }
+
+    /// Where the environment keeps releases and records; `None` before its bucket is there.
+    ///
+    /// # Errors
+    ///
+    /// What CloudFormation says.
+    pub(crate) async fn shelf(&self) -> Result<Option<Shelf>> {
+        let Self { manifest, clients, common, .. } = self;
+        let (s3, endpoint) = (clients.objects.clone(), common.endpoint_url.clone());
+        let bucket = shelf::bucket(manifest, &clients.stacks, s3, endpoint).await?;
+        Ok(bucket.map(|bucket| Shelf::new(bucket, &manifest.environment)))
     }
 
     /// Whether the environment is this machine's.
@@ -122,6 +148,7 @@ impl Engine {
             assembly: &self.common.assembly,
             binaries,
             store: self.common.assets.clone(),
+            released: None,
             s3: self.clients.objects.clone(),
             ecr: self.clients.repositories.clone(),
             endpoint_url: self.common.endpoint_url.clone(),
@@ -348,7 +375,7 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
 }
 
 /// How often AWS is asked how far it is; what is on this machine answers at once and throttles nobody.
-fn poll_of(manifest: &Manifest, endpoint_url: Option<&str>) -> Duration {
+pub(crate) fn poll_of(manifest: &Manifest, endpoint_url: Option<&str>) -> Duration {
     let here = manifest.provider == "local" || endpoint_url.is_some_and(is_loopback);
     if here { Duration::from_millis(100) } else { Duration::from_secs(3) }
 }

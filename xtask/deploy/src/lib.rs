@@ -22,6 +22,7 @@ pub mod loopback;
 pub mod operation;
 pub mod outputs;
 pub mod plan;
+pub mod release;
 pub mod report;
 pub mod role;
 pub mod sdk;

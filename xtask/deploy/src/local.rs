@@ -14,18 +14,23 @@ use tokio::process::Command;
 pub struct LocalEnvironment {
     program: PathBuf,
     root: PathBuf,
+    parts: Option<PathBuf>,
 }
 
 impl LocalEnvironment {
-    /// By its program and directory.
+    /// By its program and directory; what is installed lies in `parts`, where that is not the same.
     #[must_use]
-    pub fn new(program: PathBuf, root: PathBuf) -> Self {
-        Self { program, root }
+    pub fn new(program: PathBuf, root: PathBuf, parts: Option<PathBuf>) -> Self {
+        Self { program, root, parts }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--root").arg(&self.root).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        command.arg("--root").arg(&self.root);
+        if let Some(parts) = &self.parts {
+            command.arg("--parts").arg(parts);
+        }
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 

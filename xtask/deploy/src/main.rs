@@ -37,6 +37,11 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
     if let Command::KubernetesToken { cluster, region } = &command {
         return command::token::run(cluster, region).await;
     }
+    match &command {
+        Command::Bundle(arguments) => return command::bundle::make(&common, arguments).await,
+        Command::Unpack(arguments) => return command::bundle::unpack(arguments),
+        _ => {}
+    }
     let engine = Engine::new(common).await?;
     let Engine { manifest, reporter, clients, common, .. } = &engine;
     match command {
@@ -95,12 +100,13 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
             engine.scene().run(&command).await
         }
         Command::Whoami => command::whoami::run(&engine).await,
-        // Answered above: it knows no assembly.
-        Command::KubernetesToken { .. } => Ok(ExitCode::SUCCESS),
         Command::Observe { system, every_ms } => {
             command::observe::run(&engine, &system, std::time::Duration::from_millis(every_ms)).await
         }
         Command::Traffic { system } => command::traffic::run(&engine, &system).await,
+        Command::Releases { command } => command::releases::run(&engine, command).await,
+        // Answered above: they know no assembly of an environment.
+        Command::KubernetesToken { .. } | Command::Bundle(_) | Command::Unpack(_) => Ok(ExitCode::SUCCESS),
         Command::Logs { system, follow, since, filter } => {
             command::logs::run(&engine, command::logs::Asked { name: &system, follow, since, filter }).await
         }

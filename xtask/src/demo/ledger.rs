@@ -145,7 +145,7 @@ pub(super) fn run(
         program,
         observer: Observer::start(root, environment, SYSTEM)?,
         topics: Topics::find(root, environment)?,
-        database: Database::new(root),
+        database: Database::new(root, environment),
         interrupted: interruption()?,
         live: Live::new(),
     };

@@ -142,7 +142,7 @@ pub(super) fn programs(root: &Path) -> Vec<Finding> {
 
 /// Whether the local parts find ports, or those that run answer.
 pub(super) fn ports(root: &Path) -> Vec<Finding> {
-    let state = std::fs::read_to_string(programs::local_root(root).join("state.json")).ok();
+    let state = std::fs::read_to_string(programs::local_root(root, "local").join("state.json")).ok();
     let Some(state) = state.and_then(|text| serde_json::from_str::<Json>(&text).ok()) else {
         return vec![match TcpListener::bind(("127.0.0.1", 0)) {
             Ok(_) => Finding::ok("ports", "there are free ones on loopback; the local parts do not run"),

@@ -46,6 +46,7 @@ pub(crate) fn arguments(rate: Option<f64>, duration: Duration) -> Vec<String> {
 /// What waits in the topics, as the broker has it.
 pub(crate) struct Topics {
     root: PathBuf,
+    environment: String,
     stages: Vec<StageEntry>,
 }
 
@@ -58,7 +59,7 @@ impl Topics {
     pub(crate) fn find(root: &Path, environment: &str) -> Result<Self> {
         let manifest = synth::synth(root, environment, 1)?.manifest;
         let flow = manifest.flows.get(SYSTEM).with_context(|| format!("{environment} has no ledger"))?;
-        Ok(Self { root: root.to_owned(), stages: flow.stages.clone() })
+        Ok(Self { root: root.to_owned(), environment: environment.to_owned(), stages: flow.stages.clone() })
     }
 
     /// Records that wait.
@@ -71,7 +72,7 @@ impl Topics {
         let mut lag = 0;
         for stage in &self.stages {
             let arguments = ["lag", "--topic", &stage.topic, "--group", &stage.consumer_group];
-            let told = programs::ask_local(&self.root, &program, &arguments)?;
+            let told = programs::ask_local(&self.root, &self.environment, &program, &arguments)?;
             lag += told.get("lag_records").and_then(Json::as_u64).context("the lag is not a number")?;
         }
         Ok(lag)

@@ -60,7 +60,7 @@ impl Program {
         ] {
             variables.push((name.to_owned(), value.to_owned()));
         }
-        let logs = programs::local_root(root).join("logs");
+        let logs = programs::local_root(root, environment).join("logs");
         std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
         Ok(Self {
             binary: programs::target_directory(root).join("debug").join(&entry.package),

@@ -71,6 +71,22 @@ fn network(environment: &Environment) -> Option<Complaint> {
     if !(2..=3).contains(&network.zones) {
         return Some(("network.zones", format!("{} is not 2 or 3", network.zones)));
     }
+    if let Some(delivery) = &environment.delivery
+        && delivery.github_repository.is_some() == delivery.gitlab_project.is_some()
+    {
+        let message = "either this or gitlab_project says who deploys, and one of them must";
+        return Some(("delivery.github_repository", message.to_owned()));
+    }
+    if environment
+        .delivery
+        .as_ref()
+        .is_some_and(|delivery| delivery.promotes_to.as_ref() == Some(&environment.name))
+    {
+        return Some((
+            "delivery.promotes_to",
+            "releases go to another environment, not to this one".to_owned(),
+        ));
+    }
     let kafka = &environment.kafka;
     if !kafka.version.ends_with(".kraft") {
         return Some((
@@ -112,6 +128,9 @@ fn numbers(environment: &Environment) -> Vec<Bounded> {
         ("database.backup_retention_days", f64::from(environment.database.backup_retention_days), 1.0, 35.0),
         ("cache.snapshot_retention_days", f64::from(environment.cache.snapshot_retention_days), 0.0, 35.0),
     ];
+    if let Some(minutes) = environment.delivery.as_ref().and_then(|delivery| delivery.bake_minutes) {
+        numbers.push(("delivery.bake_minutes", f64::from(minutes), 1.0, 1440.0));
+    }
     numbers.extend(trades(&environment.trades));
     numbers.extend(ledger(&environment.ledger));
     numbers.extend(lessons(&environment.lessons));

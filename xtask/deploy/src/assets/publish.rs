@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     loopback::is_loopback,
+    release::index,
     report::Reporter,
     wiring::{Known, resolve},
 };
@@ -63,6 +64,8 @@ pub struct Assets<'a> {
     /// The bucket, from the moment on at which its stack is deployed.
     there: OnceCell<Bucket>,
     has_come: Notify,
+    /// What is deployed of a release, instead of being packed.
+    released: Option<BTreeMap<String, index::Asset>>,
     registry: OnceCell<Registry>,
 }
 
@@ -80,6 +83,8 @@ pub struct Places<'a> {
     pub ecr: aws_sdk_ecr::Client,
     /// Where S3 is, instead of AWS.
     pub endpoint_url: Option<String>,
+    /// The assets of a release, which are in the store; without it they are packed from the binaries.
+    pub released: Option<BTreeMap<String, index::Asset>>,
 }
 
 impl<'a> Assets<'a> {
@@ -110,6 +115,7 @@ impl<'a> Assets<'a> {
             uploading: Semaphore::new(UPLOADS),
             there: OnceCell::new(),
             has_come: Notify::new(),
+            released: places.released,
             registry: OnceCell::new(),
         })
     }
@@ -321,6 +327,11 @@ impl<'a> Assets<'a> {
 
     /// An asset's program, packed; and whether it was packed just now.
     async fn program(&self, asset: &AssetEntry) -> Result<(Packed, bool)> {
+        if let Some(released) = &self.released {
+            let found = released.get(&asset.name);
+            let found = found.with_context(|| format!("the release has no asset {}", asset.name))?;
+            return Ok((found.packed.clone(), false));
+        }
         let place = self.architecture(asset).map_or(Place::Here, Place::Aws);
         let form = match asset.kind {
             AssetKind::Zip => Form::Zip,
@@ -402,7 +413,16 @@ impl<'a> Assets<'a> {
         let name = base_name()?;
         let base = self.public_registry(&name).base(&self.store, &name, architecture).await?;
         let layer = packed.described();
-        Ok(image::image(&asset.package, &layer, &base.manifest, &base.config, architecture)?)
+        let image = image::image(&asset.package, &layer, &base.manifest, &base.config, architecture)?;
+        let released = self.released.as_ref().and_then(|released| released.get(&asset.name)?.image.as_ref());
+        if let Some(released) = released.filter(|released| **released != image.digest) {
+            bail!(
+                "the image of {} would be {}, the release has {released}: this tool packs otherwise than the one that made the release; deploy it from the release's revision",
+                asset.name,
+                image.digest
+            );
+        }
+        Ok(image)
     }
 
     /// Where the base comes from: open to all.
@@ -488,7 +508,10 @@ impl fmt::Display for PackedAsset {
 }
 
 /// What the assets of an environment on AWS run on; `None` for one on this machine.
-fn architectures(manifest: &Manifest, assembly: &Path) -> Result<Option<BTreeMap<String, Architecture>>> {
+pub(crate) fn architectures(
+    manifest: &Manifest,
+    assembly: &Path,
+) -> Result<Option<BTreeMap<String, Architecture>>> {
     if manifest.provider == "local" {
         return Ok(None);
     }
@@ -516,7 +539,7 @@ fn now() -> DateTime {
 }
 
 /// The base's whole name, as this machine is told.
-fn base_name() -> Result<String> {
+pub(crate) fn base_name() -> Result<String> {
     Ok(image::base_name(std::env::var(image::BASE_REGISTRY).ok().as_deref())?)
 }
 

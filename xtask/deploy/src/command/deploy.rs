@@ -1,21 +1,53 @@
 //! `deploy`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use cfn::assembly::Manifest;
 use deploy_engine::{
     approval::Policy,
-    assets::Assets,
+    assets::{Assets, Places},
     deploy::Deployment,
     execute::Underway,
     hotswap,
     plan::{Asked, render},
+    wiring::Known,
 };
 use serde_json::json;
 use tokio::sync::OnceCell;
 
+use super::origin::Scope;
 use crate::{cli::DeployArguments, engine::Engine};
+
+/// A deployment of all of an environment, as it is where nothing else is asked for.
+pub(crate) fn deployment<'a>(
+    engine: &'a Engine,
+    assets: &'a Assets<'a>,
+    binaries: PathBuf,
+    asked: Asked,
+) -> Deployment<'a> {
+    let Engine { manifest, reporter, clients, common, .. } = engine;
+    Deployment {
+        assembly: &common.assembly,
+        manifest,
+        stacks: &clients.stacks,
+        kafka: &clients.kafka,
+        functions: &clients.functions,
+        assets,
+        local: engine.local.as_ref(),
+        eks: None,
+        alarms: &clients.alarms,
+        binaries,
+        reporter,
+        asked,
+        concurrency: 1,
+        approval: Policy::of(manifest),
+        drift: None,
+        underway: Underway::default(),
+        swapped: &clients.swapped,
+        recorded: OnceCell::new(),
+    }
+}
 
 /// Deploys, or prints the plan.
 ///
@@ -23,7 +55,7 @@ use crate::{cli::DeployArguments, engine::Engine};
 ///
 /// What failed first, where and why.
 pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<ExitCode> {
-    let Engine { manifest, reporter, clients, common, .. } = engine;
+    let Engine { manifest, reporter, .. } = engine;
     let DeployArguments {
         consent,
         stacks,
@@ -35,27 +67,27 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
         prune,
         hotswap: swap,
         binaries,
+        origin,
     } = arguments;
-    let assets = Assets::new(manifest, engine.places(binaries.clone()), reporter, stacks.clone())?;
+    let bundle = origin.bundle(engine)?;
+    let workloads = !stacks_only && stacks.is_empty();
+    let (binaries, places) = match &bundle {
+        Some(bundle) => {
+            let runs_here = engine.is_local() && workloads;
+            let programs = if runs_here { bundle.programs(manifest)? } else { PathBuf::new() };
+            let released = Some(bundle.release.of(&manifest.environment)?.assets.clone());
+            (programs.clone(), Places { store: bundle.assets(), released, ..engine.places(programs) })
+        }
+        None => (binaries.clone(), engine.places(binaries)),
+    };
+    let assets = Assets::new(manifest, places, reporter, stacks.clone())?;
     let deployment = Deployment {
-        assembly: &common.assembly,
-        manifest,
-        stacks: &clients.stacks,
-        kafka: &clients.kafka,
-        functions: &clients.functions,
-        assets: &assets,
         local: engine.local.as_ref().filter(|_| !stacks_only),
         eks: (!engine.is_local() && !stacks_only && installs(manifest)).then(|| engine.eks()),
-        alarms: &clients.alarms,
-        binaries,
-        reporter,
-        asked: Asked { only: stacks, prune },
         concurrency: usize::from(concurrency),
         approval: require_approval.unwrap_or_else(|| Policy::of(manifest)),
-        drift: (!engine.is_local() && !no_drift).then(|| (&clients.cloudformation, engine.poll())),
-        underway: Underway::default(),
-        swapped: &clients.swapped,
-        recorded: OnceCell::new(),
+        drift: (!engine.is_local() && !no_drift).then(|| (&engine.clients.cloudformation, engine.poll())),
+        ..deployment(engine, &assets, binaries, Asked { only: stacks.clone(), prune })
     };
     if plan {
         let plan = deployment.plan().await?;
@@ -71,6 +103,7 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
             let seconds = reporter.elapsed().as_secs_f64();
             let json = json!({ "event": "hotswap", "seconds": seconds, "outcome": outcome });
             reporter.result(&outcome.told(&manifest.environment, seconds), &json);
+            origin.note(engine, None, &Known::default(), Scope::Swapped).await?;
             Ok(ExitCode::SUCCESS)
         };
         let left =
@@ -78,7 +111,13 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
         return engine.under_lock("hotswap", work, left).await;
     }
     engine.agree(&consent, "deploy")?;
-    let work = async { deployment.run().await.map(|()| ExitCode::SUCCESS) };
+    let work = async {
+        origin.check_after(engine).await?;
+        let known = deployment.run().await?;
+        let workloads = workloads || (stacks.is_empty() && manifest.workloads.is_empty());
+        origin.note(engine, bundle.as_ref(), &known, Scope::Deployed { stacks: &stacks, workloads }).await?;
+        Ok(ExitCode::SUCCESS)
+    };
     engine.under_lock("deploy", work, async || deployment.interrupted().await).await
 }
 

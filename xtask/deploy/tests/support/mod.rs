@@ -41,11 +41,29 @@ pub(crate) fn binaries() -> PathBuf {
 /// The environment `local` in a directory of its own, with the parts that the workspace has installed.
 pub(crate) struct House {
     pub(crate) directory: TempDir,
+    /// The environment's name.
+    pub(crate) name: String,
+    /// Its systems; those of its file when there are none.
+    systems: Vec<System>,
 }
 
 impl House {
     pub(crate) fn new() -> Self {
         let house = Self::empty();
+        house.render();
+        house
+    }
+
+    /// With some of the environment's systems.
+    pub(crate) fn with_systems(systems: &[System]) -> Self {
+        Self::named("local", systems)
+    }
+
+    /// By another name and with some of the systems: several stand side by side.
+    pub(crate) fn named(name: &str, systems: &[System]) -> Self {
+        let mut house = Self::empty();
+        name.clone_into(&mut house.name);
+        house.systems = systems.to_vec();
         house.render();
         house
     }
@@ -58,7 +76,8 @@ impl House {
     }
 
     fn empty() -> Self {
-        let house = Self { directory: TempDir::new().unwrap() };
+        let house =
+            Self { directory: TempDir::new().unwrap(), name: "local".to_owned(), systems: Vec::new() };
         fs::create_dir_all(house.root()).unwrap();
         let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT")
             .map_or_else(|| workspace().join("target/local"), PathBuf::from)
@@ -81,7 +100,12 @@ impl House {
     }
 
     pub(crate) fn render(&self) {
-        let environment = platform::Environment::load(&workspace(), "local").unwrap();
+        let mut environment = platform::Environment::load(&workspace(), "local").unwrap();
+        self.name.clone_into(&mut environment.name);
+        environment.prefix = format!("floodgate-{}", self.name);
+        if !self.systems.is_empty() {
+            environment.systems.clone_from(&self.systems);
+        }
         platform::render(&environment).unwrap().write(&self.assembly()).unwrap();
     }
 

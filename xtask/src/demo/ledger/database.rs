@@ -35,10 +35,10 @@ pub(super) struct Tally {
 }
 
 impl Database {
-    /// Of the local environment below this checkout.
-    pub(super) fn new(root: &Path) -> Self {
+    /// Of a local environment.
+    pub(super) fn new(root: &Path, environment: &str) -> Self {
         let program = programs::target_directory(root).join("debug/local-environment");
-        Self { program, root: programs::local_root(root) }
+        Self { program, root: programs::local_root(root, environment) }
     }
 
     /// Asks it.

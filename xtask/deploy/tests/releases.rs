@@ -1,0 +1,309 @@
+//! A release on its way through two environments on the real local parts: the same bytes in both, a gate between them,
+//! and the way back.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_cloudwatch::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region},
+    types::StateValue,
+};
+use cfn::Json;
+use platform::System;
+use serde_json::json;
+use support::{House, binaries, read_until, told};
+
+/// Two environments and where their releases are.
+struct Street {
+    first: House,
+    second: House,
+}
+
+impl Street {
+    fn new() -> Self {
+        let street = Self {
+            first: House::named("first", &[System::Trades]),
+            second: House::named("second", &[System::Trades]),
+        };
+        for house in [&street.first, &street.second] {
+            calm(house);
+            house.local(&["up"]);
+        }
+        street
+    }
+
+    fn releases(&self) -> PathBuf {
+        self.first.directory.path().join("releases")
+    }
+
+    /// Makes a release of what the two are rendered to now; gives its digest and archive.
+    fn release(&self, revision: &str) -> (String, PathBuf) {
+        let answer = self.first.directory.path().join("answer.json");
+        let of = |house: &House| format!("{}={}", house.assembly().display(), binaries().display());
+        let (ok, text) = told(
+            self.first
+                .engine(&[
+                    "bundle",
+                    "--revision",
+                    revision,
+                    "--compiler",
+                    "rustc",
+                    "--of",
+                    &of(&self.first),
+                    "--of",
+                ])
+                .arg(of(&self.second))
+                .arg("--out")
+                .arg(self.releases())
+                .arg("--answer")
+                .arg(&answer)
+                .output()
+                .unwrap(),
+        );
+        assert!(ok, "{text}");
+        let made: Json = serde_json::from_slice(&fs::read(answer).unwrap()).unwrap();
+        (made["digest"].as_str().unwrap().to_owned(), made["file"].as_str().unwrap().into())
+    }
+
+    fn unpack(&self, archive: &Path, house: &House) -> (bool, String) {
+        let answer = house.directory.path().join("answer.json");
+        let output = house
+            .engine(&["unpack", "--environment", &house.name, "--release"])
+            .arg(archive)
+            .arg("--into")
+            .arg(self.releases())
+            .arg("--answer")
+            .arg(answer)
+            .output();
+        told(output.unwrap())
+    }
+
+    fn deploy_command(&self, house: &House, digest: &str, more: &[&str]) -> std::process::Command {
+        let directory = self.releases().join(digest);
+        let mut command = house.engine_of(&directory.join("assemblies").join(&house.name), &[]);
+        command.arg("deploy").arg("--release").arg(directory).args(more);
+        command
+    }
+
+    fn deploy(&self, house: &House, digest: &str, more: &[&str]) -> (bool, String) {
+        told(self.deploy_command(house, digest, more).output().unwrap())
+    }
+
+    fn gate(&self, house: &House, more: &[&str]) -> (bool, String) {
+        let mut command = house.engine(&["releases", "gate", "--into"]);
+        command.arg(self.releases()).arg("--answer").arg(house.directory.path().join("answer.json"));
+        told(command.args(more).output().unwrap())
+    }
+}
+
+/// An alarm that a metric without data sets off is in ALARM for the first minutes: here only the test rings.
+fn calm(house: &House) {
+    house.edit("observability.template.json", |template| {
+        for resource in template["Resources"].as_object_mut().unwrap().values_mut() {
+            if resource["Type"] == "AWS::CloudWatch::Alarm" {
+                resource["Properties"]["TreatMissingData"] = json!("notBreaching");
+            }
+        }
+    });
+}
+
+fn history(house: &House) -> Vec<Json> {
+    serde_json::from_str(&house.succeeds(&["releases", "history", "--json"])).unwrap()
+}
+
+/// The code and images that run in an environment.
+fn running(house: &House) -> Json {
+    history(house)[0]["assets"].clone()
+}
+
+fn cloudwatch(house: &House) -> Client {
+    let config = aws_sdk_cloudwatch::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(house.endpoint_url().unwrap())
+        .build();
+    Client::from_conf(config)
+}
+
+/// An alarm that somebody hears of goes off, and is over once it is judged by its metric again.
+#[tokio::main(flavor = "current_thread")]
+async fn ring(house: &House) -> String {
+    let client = cloudwatch(house);
+    let alarms = client.describe_alarms().send().await.unwrap();
+    let name = alarms.metric_alarms()[0].alarm_name().unwrap().to_owned();
+    let set =
+        client.set_alarm_state().alarm_name(&name).state_value(StateValue::Alarm).state_reason("a test");
+    set.send().await.unwrap();
+    name
+}
+
+#[test]
+fn the_same_bytes_go_from_one_environment_to_the_next_and_back() {
+    let street = Street::new();
+    let Street { first, second } = &street;
+
+    // The same sources give the same bytes, wherever the assemblies are and whenever they were written.
+    let (one, archive) = street.release("1111111");
+    let bytes = fs::read(&archive).unwrap();
+    fs::remove_file(&archive).unwrap();
+    for house in [first, second] {
+        fs::remove_dir_all(house.assembly()).unwrap();
+        house.render();
+        calm(house);
+    }
+    let (again, archive) = street.release("1111111");
+    assert_eq!((&again, fs::read(&archive).unwrap() == bytes), (&one, true));
+
+    // What was tampered with is refused before anything is touched.
+    let mut wrong = bytes.clone();
+    let place = wrong.len() / 2;
+    wrong[place] ^= 1;
+    let tampered = first.directory.path().join("tampered.tar");
+    fs::write(&tampered, wrong).unwrap();
+    let (ok, text) = street.unpack(&tampered, first);
+    assert!(!ok && text.contains("is not what the release says"), "{text}");
+    let (ok, text) = street.unpack(&archive, first);
+    assert!(ok, "{text}");
+    let template = street.releases().join(&one).join("assemblies/first/kafka.template.json");
+    let whole = fs::read(&template).unwrap();
+    fs::write(&template, b"{}").unwrap();
+    let (ok, text) = street.deploy(first, &one, &[]);
+    assert!(!ok && text.contains("kafka.template.json` is not what the release says"), "{text}");
+    assert!(history(first).is_empty());
+    fs::write(&template, whole).unwrap();
+
+    // Nothing runs yet, so nothing goes on.
+    let (ok, text) = street.gate(first, &["--bake", "0s"]);
+    assert!(!ok && text.contains("no record of a deployment"), "{text}");
+
+    let (ok, text) = street.deploy(first, &one, &[]);
+    assert!(ok && text.contains("recorded as #1 of first: release"), "{text}");
+    assert_eq!(history(first)[0]["release"], json!(one));
+
+    // The gate: the bake time, an alarm, drift, each told with what to do.
+    let (ok, text) = street.gate(first, &["--bake", "1h"]);
+    assert!(!ok && text.contains("the bake time is 60 min") && text.contains("wait 60 min more"), "{text}");
+    let alarm = ring(first);
+    let (ok, text) = street.gate(first, &["--bake", "5m", "--wait"]);
+    assert!(!ok && text.contains(&alarm) && text.contains("in ALARM"), "an alarm ends the waiting: {text}");
+    // Forget that one: the window begins after it.
+    let (ok, text) = street.gate(first, &["--bake", "2s", "--wait"]);
+    assert!(ok, "{text}");
+    assert!(text.contains("0 drifted resources, 0 differences"), "{text}");
+
+    // Somebody deploys another thing there: it does not run the release any more.
+    first.succeeds(&["deploy", "--stack", "network"]);
+    let (ok, text) = street.gate(first, &["--bake", "0s"]);
+    assert!(!ok && text.contains("runs no release") && text.contains("of network alone"), "{text}");
+    let (ok, text) = street.deploy(first, &one, &[]);
+    assert!(ok && text.contains("all stacks are as they should be"), "{text}");
+
+    // On to the second. It deploys what the gate brought, and refuses when somebody else was there meanwhile.
+    let from_first = ["--by", "promotion", "--from", "first", "--after"];
+    let (ok, text) = street.deploy(second, &one, &[&from_first[..], &["7"]].concat());
+    assert!(!ok && text.contains("was deployed meanwhile (#0)"), "{text}");
+    let (ok, text) = street.deploy(second, &one, &[&from_first[..], &["0"]].concat());
+    assert!(ok && text.contains("recorded as #1 of second"), "{text}");
+    assert_eq!(running(second), running(first), "the same bytes");
+    assert_eq!(history(second)[0]["from"], "first");
+
+    // A second release in the second alone, and back to the one before, which is brought from its own bucket.
+    let other = |template: &mut Json| {
+        template["Resources"]["Another"] = json!({ "Type": "AWS::SQS::Queue" });
+    };
+    second.edit("kafka.template.json", other);
+    let (two, archive) = street.release("2222222");
+    assert_ne!(one, two);
+    street.unpack(&archive, second);
+    let (ok, text) = street.deploy(second, &two, &[]);
+    assert!(ok && text.contains("recorded as #2 of second"), "{text}");
+    fs::remove_dir_all(street.releases()).unwrap();
+    let answer = second.directory.path().join("answer.json");
+    let (ok, text) = told(
+        second
+            .engine(&["releases", "fetch", "previous", "--into"])
+            .arg(street.releases())
+            .arg("--answer")
+            .arg(&answer)
+            .output()
+            .unwrap(),
+    );
+    assert!(ok && text.contains("deployed to second as #1"), "{text}");
+    let (ok, text) = street.deploy(second, &one, &["--by", "rollback", "--after", "2"]);
+    assert!(ok && text.contains("1 stacks changed"), "{text}");
+    let table = second.succeeds(&["releases", "history"]);
+    assert!(
+        table.contains("rollback")
+            && table.contains("from first")
+            && table.contains("* the release that runs now"),
+        "{table}"
+    );
+    assert_eq!(history(second).len(), 3);
+}
+
+#[test]
+fn a_deployment_of_a_release_is_killed_and_run_again_and_its_bundle_may_be_lost() {
+    let house = House::named("first", &[System::Trades]);
+    let street = Street { second: House::named("second", &[System::Trades]), first: house };
+    let Street { first, .. } = &street;
+    first.local(&["up"]);
+    let (digest, archive) = street.release("1111111");
+    street.unpack(&archive, first);
+
+    let mut child = street
+        .deploy_command(first, &digest, &[])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    read_until(&mut child, "creating");
+    // Another one at the same time is refused.
+    let (ok, text) = street.deploy(first, &digest, &[]);
+    assert!(!ok && text.contains("another deploy or teardown"), "{text}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut rest = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (ok, text) = street.deploy(first, &digest, &[]);
+        if ok {
+            assert!(text.contains("messages/s flow"), "{text}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+    }
+    assert_eq!(history(first)[0]["release"], json!(digest));
+
+    // Without its files in the bucket it is not to be had, and that is said.
+    let bucket = first.succeeds(&["outputs", "--json"]);
+    let bucket: Json = serde_json::from_str(&bucket).unwrap();
+    let bucket = bucket["delivery"]["ArtifactBucket"].as_str().unwrap().to_owned();
+    forget(first, &bucket, &format!("releases/{digest}.json"));
+    fs::remove_dir_all(street.releases()).unwrap();
+    let (ok, text) = street.gate(first, &["--bake", "0s"]);
+    assert!(!ok && text.contains("does not keep the release") && text.contains("make it again"), "{text}");
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn forget(house: &House, bucket: &str, key: &str) {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+        .region(aws_sdk_s3::config::Region::new("eu-west-1"))
+        .credentials_provider(aws_sdk_s3::config::Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(house.endpoint_url().unwrap())
+        .force_path_style(true)
+        .build();
+    aws_sdk_s3::Client::from_conf(config).delete_object().bucket(bucket).key(key).send().await.unwrap();
+}
