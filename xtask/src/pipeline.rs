@@ -143,7 +143,7 @@ pub(crate) fn slips(provider: Provider) -> &'static [(&'static str, &'static str
             ("      cancel-in-progress: false", "      cancel-in-progres: false"),
         ],
         Provider::Gitlab => &[
-            ("  id_tokens:\n    AWS_TOKEN:\n      aud: ", "  id_tokens:\n    AWS_TOKEN:\n      audience: "),
+            ("  interruptible: true\n  timeout", "  interruptable: true\n  timeout"),
             ("      when: manual", "      when: manually"),
             ("  resource_group: ", "  resource_groups: "),
             ("    expire_in: ", "    expires_in: "),
