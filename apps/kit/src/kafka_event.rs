@@ -1,6 +1,6 @@
 //! What Lambda's event source mapping of a Kafka topic hands to a function, and what it takes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use serde::{Deserialize, Serialize};
@@ -81,20 +81,19 @@ impl KafkaEvent {
     }
 }
 
-/// What a function with `ReportBatchItemFailures` answers: from where on each partition is to come again. No
-/// failure means that all is done.
+/// What a function with `ReportBatchItemFailures` answers: what is to come again. No failure means that all is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchResponse {
-    /// One entry a partition that is not done.
+    /// One entry a record that is not done.
     pub batch_item_failures: Vec<BatchItemFailure>,
 }
 
-/// A partition that is not done.
+/// A record that is not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchItemFailure {
-    /// Where it is to go on.
+    /// Which one.
     pub item_identifier: ItemIdentifier,
 }
 
@@ -104,27 +103,21 @@ pub struct BatchItemFailure {
 pub struct ItemIdentifier {
     /// `topic-partition`, as the event names it.
     pub partition: String,
-    /// The first offset that is to come again.
+    /// Its offset.
     pub offset: i64,
 }
 
 impl BatchResponse {
-    /// The answer where these records are not done: each partition goes on at its first of them. What comes after
-    /// that comes again as well, done or not.
+    /// The answer where these records are not done. It names all of them: whether Lambda delivers what is named, or each
+    /// partition from the first that is named, each of them comes again. Naming the first alone would lose the others
+    /// in the first case.
     #[must_use]
     pub fn failed<'a>(records: impl IntoIterator<Item = (&'a str, i64)>) -> Self {
-        let mut first: BTreeMap<&str, i64> = BTreeMap::new();
-        for (partition, offset) in records {
-            first.entry(partition).and_modify(|known| *known = offset.min(*known)).or_insert(offset);
-        }
-        Self {
-            batch_item_failures: first
-                .into_iter()
-                .map(|(partition, offset)| BatchItemFailure {
-                    item_identifier: ItemIdentifier { partition: partition.to_owned(), offset },
-                })
-                .collect(),
-        }
+        let named: BTreeSet<(&str, i64)> = records.into_iter().collect();
+        let failure = |(partition, offset): (&str, i64)| BatchItemFailure {
+            item_identifier: ItemIdentifier { partition: partition.to_owned(), offset },
+        };
+        Self { batch_item_failures: named.into_iter().map(failure).collect() }
     }
 }
 
@@ -159,13 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_comes_again_from_its_first_failure() {
-        let response = BatchResponse::failed([("t-1", 9), ("t-0", 5), ("t-1", 7)]);
+    fn every_record_that_is_not_done_is_named() {
+        let response = BatchResponse::failed([("t-1", 9), ("t-0", 5), ("t-1", 7), ("t-1", 9)]);
         assert_eq!(
             serde_json::to_value(&response).unwrap(),
             serde_json::json!({ "batchItemFailures": [
                 { "itemIdentifier": { "partition": "t-0", "offset": 5 } },
-                { "itemIdentifier": { "partition": "t-1", "offset": 7 } }
+                { "itemIdentifier": { "partition": "t-1", "offset": 7 } },
+                { "itemIdentifier": { "partition": "t-1", "offset": 9 } }
             ] })
         );
         assert_eq!(serde_json::to_string(&BatchResponse::failed([])).unwrap(), r#"{"batchItemFailures":[]}"#);

@@ -231,7 +231,7 @@ fn traffic(seed: u64, count: usize) -> Vec<Envelope> {
     events
 }
 
-/// A cold start in RED ran at its defaults, and only one warm environment heard of a change.
+/// Defects 2 and 3: a cold start in RED ran at its defaults, and only one warm environment heard of a change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_start_in_red_begins_as_one_and_a_warm_one_hears_of_green_within_five_seconds() {
     let ledger = Server::common().ledger(2).await;

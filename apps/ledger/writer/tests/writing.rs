@@ -55,7 +55,7 @@ async fn until_done(writer: &support::TestWriter, records: Vec<Delivered>, secon
     invocations
 }
 
-/// All columns but the version were overwritten by a late event. Here: 10% of the events come twice, 10% late, in batches
+/// Defect 6: all columns but the version were overwritten by a late event. Here: 10% of the events come twice, 10% late, in batches
 /// of writers at work together, and each counts once, and no row goes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newer_version_wins_whatever_the_transport_does() {
@@ -126,7 +126,7 @@ async fn a_deletion_that_comes_first_stays_and_one_that_comes_later_keeps_the_co
     assert_eq!(tables.take_tally().duplicates, 1);
 }
 
-/// A row that failed was counted and forgotten. Here it is a dead letter, with its payload, and nobody else is.
+/// Defect 5a: a row that failed was counted and forgotten. Here it is a dead letter, with its payload, and nobody else is.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_malformed_or_violates_a_constraint_is_a_dead_letter_and_nothing_else_is() {
     let ledger = Server::common().ledger(2).await;
@@ -177,7 +177,7 @@ async fn what_is_malformed_or_violates_a_constraint_is_a_dead_letter_and_nothing
     ledger.assert_holds(&written).await;
 }
 
-/// With the time gone before the first chunk, nothing was queued, and nothing left counted as all done.
+/// Defect 5c: with the time gone before the first chunk, nothing was queued, and nothing left counted as all done.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_time_left_is_no_success() {
     let ledger = Server::common().ledger(2).await;

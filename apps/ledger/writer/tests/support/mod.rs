@@ -387,11 +387,11 @@ pub fn deliver_all(events: &[Envelope]) -> Vec<Delivered> {
         .collect()
 }
 
-/// Whether a response lets a record be committed.
+/// Whether a response lets a record be committed: Lambda delivers again what is named, and need not deliver more.
 pub fn is_done(response: &BatchResponse, record: &Delivered) -> bool {
     response.batch_item_failures.iter().all(|failure| {
         failure.item_identifier.partition != record.topic_partition
-            || record.origin.offset < failure.item_identifier.offset
+            || record.origin.offset != failure.item_identifier.offset
     })
 }
 
