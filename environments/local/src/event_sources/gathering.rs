@@ -1,13 +1,15 @@
 //! Makes batches of what was read: which records go together, and when.
 //!
 //! Records wait in lanes. A lane is what has an order of its own: a Kafka partition, or a shard's share of partition keys
-//! (`ParallelizationFactor`). A lane is in one batch in flight at most. Kafka lanes are spread over pollers; a poller has
-//! one batch in flight, made of all its lanes. A Kinesis lane is its own poller.
+//! (`ParallelizationFactor`). A lane is in one batch in flight at most. Kafka lanes are spread over pollers; a poller makes
+//! a batch of those of its lanes that are free, and has several in flight. A Kinesis lane is its own poller.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
+
+use capacity::ledger::POLLER_INVOCATIONS;
 
 use super::{
     delivery::{ENVELOPE_BYTES, PAYLOAD_BYTES},
@@ -16,6 +18,10 @@ use super::{
 
 /// How long pollers have nothing to do before there are fewer of them, in milliseconds.
 const SHRINK_AFTER_MS: i64 = 60_000;
+
+/// Batches that a poller has in flight, at most: what the sizing reckons with.
+#[allow(clippy::cast_possible_truncation)]
+const IN_FLIGHT_EACH: usize = POLLER_INVOCATIONS as usize;
 
 /// What has an order of its own: a partition or shard, and which share of its keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +37,8 @@ pub struct Lane {
 pub enum Pollers {
     /// Every lane is its own.
     EachLane,
-    /// Lanes are spread over as many pollers as there are batches outstanding, within these bounds.
+    /// Lanes are spread over as many pollers as the outstanding batches need, [`POLLER_INVOCATIONS`] each, within these
+    /// bounds.
     Between(usize, usize),
 }
 
@@ -125,7 +132,7 @@ impl Gathering {
     pub fn next(&mut self, now_ms: i64) -> Option<Batch> {
         let mut due = self.due_groups(now_ms);
         if let Pollers::Between(least, most) = self.pollers {
-            let wanted = self.in_flight.len() + self.due_lanes(now_ms);
+            let wanted = (self.in_flight.len() + self.due_lanes(now_ms)).div_ceil(IN_FLIGHT_EACH);
             if wanted >= self.count {
                 self.busy_ms = now_ms;
             }
@@ -138,7 +145,7 @@ impl Gathering {
                 self.busy_ms = now_ms;
                 due = self.due_groups(now_ms);
             }
-            if self.in_flight.len() >= self.count {
+            if self.in_flight.len() >= self.count * IN_FLIGHT_EACH {
                 return None;
             }
         }
@@ -185,8 +192,8 @@ impl Gathering {
                 Pollers::Between(..) => index % self.count,
             };
             // A Kinesis lane is free when it has nothing in flight; which number it had then does not matter.
-            let busy =
-                self.pollers != Pollers::EachLane && self.in_flight.values().any(|(busy, _)| *busy == poller);
+            let busy = self.pollers != Pollers::EachLane
+                && self.in_flight.values().filter(|(busy, _)| *busy == poller).count() >= IN_FLIGHT_EACH;
             if !shelf.in_flight && !shelf.waiting.is_empty() && !busy {
                 groups.entry(poller).or_default().push(lane.clone());
             }
@@ -256,7 +263,7 @@ mod tests {
         for offset in 1..5 {
             waiting.push(lane(0), record(0, offset, 1), 1_500);
         }
-        assert!(waiting.next(9_000).is_none(), "one batch in flight a poller");
+        assert!(waiting.next(9_000).is_none(), "a partition is in one batch in flight");
         waiting.ended(due.id);
         assert_eq!(waiting.next(1_501).unwrap().records.len(), 3, "full");
     }
@@ -272,9 +279,14 @@ mod tests {
     #[test]
     fn pollers_grow_with_what_is_outstanding_and_shrink_when_there_is_less() {
         let mut waiting = gathering(1, 0, Pollers::Between(1, 3));
-        (0..5).for_each(|partition| waiting.push(lane(partition), record(partition, 0, 1), 0));
+        let few = IN_FLIGHT_EACH;
+        (0..few).for_each(|partition| waiting.push(lane(partition), record(partition, 0, 1), 0));
         let first: Vec<Batch> = std::iter::from_fn(|| waiting.next(0)).collect();
-        assert_eq!((first.len(), waiting.pollers()), (3, 3), "no more than three");
+        assert_eq!((first.len(), waiting.pollers()), (few, 1), "one poller has that many invocations out");
+        first.iter().for_each(|batch| waiting.ended(batch.id));
+        (0..4 * few).for_each(|partition| waiting.push(lane(partition), record(partition, 1, 1), 0));
+        let first: Vec<Batch> = std::iter::from_fn(|| waiting.next(0)).collect();
+        assert_eq!((first.len(), waiting.pollers()), (3 * few, 3), "no more than three");
         first.iter().for_each(|batch| waiting.ended(batch.id));
         while let Some(batch) = waiting.next(1) {
             waiting.ended(batch.id);
@@ -318,7 +330,7 @@ mod tests {
                     }
                     open.push((batch.id, parts));
                     if let Pollers::Between(_, most) = pollers {
-                        prop_assert!(gathering.in_flight() <= most);
+                        prop_assert!(gathering.in_flight() <= most * IN_FLIGHT_EACH);
                     }
                 }
                 if ended < open.len() {
