@@ -123,6 +123,12 @@ impl ModeRecord {
         }
     }
 
+    /// Whether another record says the same, whatever its version.
+    #[must_use]
+    pub fn says_the_same_as(&self, other: &ModeRecord) -> bool {
+        Self { version: other.version, ..self.clone() } == *other
+    }
+
     /// Since when the mode that holds at a time does so, in milliseconds since the epoch.
     #[must_use]
     pub fn since_at(&self, now_ms: i64) -> i64 {
@@ -183,9 +189,15 @@ pub fn decide(
         let alarm = previous.alarm.clone();
         ModeRecord { mode: present, version, since_ms, alarm, then: Some(Relief { mode: wanted, at_ms }) }
     };
-    let same = ModeRecord { version: previous.version, ..next.clone() } == *previous;
     // Version 0 is what a deployment puts there before anybody has looked.
-    (!same || previous.version == 0).then_some(next)
+    (!next.says_the_same_as(previous) || previous.version == 0).then_some(next)
+}
+
+/// The same record, told anew: newer than whatever anybody holds. A parameter that was put back to an older record, or a
+/// topic that missed one, is made good by it, also where the alarms say what that older one says.
+#[must_use]
+pub fn renewed(record: &ModeRecord, now_ms: i64) -> ModeRecord {
+    ModeRecord { version: record.version.saturating_add(1).max(now_ms), ..record.clone() }
 }
 
 /// What became of a record that was offered.
@@ -306,7 +318,8 @@ mod tests {
             prop_assert_eq!(record.unwrap().at(last + HOLD_MS), wanted);
         }
 
-        /// In whatever order records come, and however often, the newest is held.
+        /// Defect 4, of the version that nobody compared: in whatever order records come, and however often, the newest is
+        /// held.
         #[test]
         fn a_late_record_undoes_nothing(story in story(), order in any::<u64>()) {
             let mut records = Vec::new();
@@ -343,7 +356,7 @@ mod tests {
         }
     }
 
-    /// The last event won: OK of one alarm cleared the RED of another.
+    /// Defect 4: the last event won, so that OK of one alarm cleared the RED of another.
     #[test]
     fn an_alarm_that_recovers_does_not_clear_the_red_of_another() {
         let both = [reading("cpu", AlarmState::Alarm), reading("pinned", AlarmState::Alarm)];
@@ -383,6 +396,22 @@ mod tests {
         let initial = ModeRecord { mode: Mode::Yellow, version: 0, since_ms: 0, alarm: None, then: None };
         let next = decide(Some(&initial), &[reading("cpu", AlarmState::InsufficientData)], 9_000, HOLD_MS);
         assert!(next.is_some_and(|next| next.version > held.version && next.mode == Mode::Yellow));
+    }
+
+    /// A writer holds RED; the parameter was put back to a GREEN of before, and now the alarms are well.
+    #[test]
+    fn a_record_that_is_told_anew_replaces_a_newer_one_than_the_parameter_had() {
+        let well = [reading("cpu", AlarmState::Ok)];
+        let old = ModeRecord { mode: Mode::Green, version: 5_000, since_ms: 5_000, alarm: None, then: None };
+        assert_eq!(decide(Some(&old), &well, 20_000, HOLD_MS), None, "the parameter says so already");
+        let mut holder = ModeHolder::default();
+        let red = decide(None, &[reading("cpu", AlarmState::Alarm)], 10_000, HOLD_MS).unwrap();
+        assert_eq!(holder.offer(red), Offer::Taken);
+        assert_eq!(holder.offer(old.clone()), Offer::Late);
+        let anew = renewed(&old, 20_000);
+        assert!(anew.says_the_same_as(&old) && anew.version == 20_000);
+        assert_eq!(holder.offer(anew), Offer::Taken);
+        assert_eq!(holder.held().unwrap().at(20_000), Mode::Green);
     }
 
     #[test]

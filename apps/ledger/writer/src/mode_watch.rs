@@ -74,7 +74,9 @@ impl ModeWatch {
     fn offer(&mut self, record: ModeRecord) {
         let (mode, version, alarm) = (record.mode, record.version, record.alarm.clone());
         let held = self.holder.held().map(|held| held.version);
+        let told_anew = self.holder.held().is_some_and(|held| held.says_the_same_as(&record));
         match self.holder.offer(record) {
+            Offer::Taken if told_anew => {}
             Offer::Taken => {
                 tracing::info!(mode = mode.as_str(), version, alarm = alarm.as_deref(), "the mode");
             }
