@@ -182,7 +182,7 @@ mod tests {
         Record { origin: Origin { partition: 0, offset: 0, timestamp_ms: None }, key: None, payload }
     }
 
-    /// A value that was no JSON, or of no known shape, became nothing and was left out in silence.
+    /// Defect 5b: a value that was no JSON, or of no known shape, became nothing and was left out in silence.
     #[test]
     fn nothing_is_left_out_in_silence() {
         assert_eq!(check(record(None)).unwrap_err().cause, "null");

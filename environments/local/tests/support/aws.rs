@@ -7,15 +7,42 @@ use super::PATIENCE;
 /// The APIs of a local environment.
 pub(crate) struct Aws {
     endpoint: String,
+    region: String,
     agent: ureq::Agent,
 }
 
 impl Aws {
-    /// At an endpoint.
+    /// At an endpoint, in the region that is there by default.
     #[must_use]
     pub(crate) fn at(endpoint: &str) -> Self {
+        Self::of_region(endpoint, "us-east-1")
+    }
+
+    /// At an endpoint, in a region.
+    #[must_use]
+    pub(crate) fn of_region(endpoint: &str, region: &str) -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
-        Self { endpoint: endpoint.to_owned(), agent: config.build().into() }
+        Self { endpoint: endpoint.to_owned(), region: region.to_owned(), agent: config.build().into() }
+    }
+
+    /// The emulator looks at the region and the service that a signature names, not at the signature.
+    fn authorization(&self, service: &str) -> String {
+        format!(
+            "AWS4-HMAC-SHA256 Credential=test/20260101/{}/{service}/aws4_request, SignedHeaders=host, Signature=0",
+            self.region
+        )
+    }
+
+    /// A call of an API that speaks forms and XML; what it answers, which must not be an error.
+    #[track_caller]
+    pub(crate) fn form(&self, service: &str, version: &str, action: &str, form: &[(&str, &str)]) -> String {
+        let all = [("Action", action), ("Version", version)].into_iter().chain(form.iter().copied());
+        let request = self.agent.post(&self.endpoint).header("Authorization", self.authorization(service));
+        let mut response = request.send_form(all).unwrap();
+        let status = response.status().as_u16();
+        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().unwrap();
+        assert_eq!(status, 200, "{action}: {text}");
+        text
     }
 
     /// A call of the Lambda API; what it answers, which must not be an error.
@@ -31,7 +58,7 @@ impl Aws {
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.endpoint))
-            .header("Authorization", authorization("lambda"))
+            .header("Authorization", self.authorization("lambda"))
             .header("Content-Type", "application/json")
             .body(if method == "GET" || method == "DELETE" { String::new() } else { body.to_string() })
             .unwrap();
@@ -46,7 +73,7 @@ impl Aws {
         let mut response = self
             .agent
             .post(&self.endpoint)
-            .header("Authorization", authorization(service))
+            .header("Authorization", self.authorization(service))
             .header("X-Amz-Target", target)
             .header("Content-Type", format!("application/x-amz-json-{version}"))
             .send(body.to_string())
@@ -76,9 +103,7 @@ impl Aws {
         let arn = format!("arn:aws:sns:us-east-1:000000000000:{name}");
         let subscription = [("TopicArn", arn.as_str()), ("Protocol", "sqs"), ("Endpoint", queue_arn)];
         for (action, form) in [("CreateTopic", &[("Name", name)][..]), ("Subscribe", &subscription)] {
-            let all = [("Action", action), ("Version", "2010-03-31")].into_iter().chain(form.iter().copied());
-            let request = self.agent.post(&self.endpoint).header("Authorization", authorization("sns"));
-            assert_eq!(request.send_form(all).unwrap().status(), 200, "{action}");
+            let _ = self.form("sns", "2010-03-31", action, form);
         }
         arn
     }
@@ -91,8 +116,6 @@ impl Aws {
             |hours: i64| (now + chrono::Duration::hours(hours)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
         let (start, end) = (moment(-1), moment(1));
         let form = [
-            ("Action", "GetMetricStatistics"),
-            ("Version", "2010-08-01"),
             ("Namespace", "AWS/Lambda"),
             ("MetricName", metric),
             ("Dimensions.member.1.Name", "FunctionName"),
@@ -102,8 +125,7 @@ impl Aws {
             ("Period", "7200"),
             ("Statistics.member.1", "Maximum"),
         ];
-        let request = self.agent.post(&self.endpoint).header("Authorization", authorization("monitoring"));
-        let answer = request.send_form(form).unwrap().body_mut().read_to_string().unwrap();
+        let answer = self.form("monitoring", "2010-08-01", "GetMetricStatistics", &form);
         answer.split("<Maximum>").nth(1)?.split('<').next()?.parse().ok()
     }
 
@@ -111,7 +133,10 @@ impl Aws {
     #[track_caller]
     pub(crate) fn create_bucket(&self, name: &str) {
         let request = self.agent.put(format!("{}/{name}", self.endpoint));
-        assert_eq!(request.header("Authorization", authorization("s3")).send_empty().unwrap().status(), 200);
+        assert_eq!(
+            request.header("Authorization", self.authorization("s3")).send_empty().unwrap().status(),
+            200
+        );
     }
 
     /// The objects of a bucket: keys, and the JSON that they hold.
@@ -119,7 +144,7 @@ impl Aws {
     pub(crate) fn objects(&self, bucket: &str) -> Vec<(String, Json)> {
         let get = |path: &str| {
             let request = self.agent.get(format!("{}/{bucket}{path}", self.endpoint));
-            let answer = request.header("Authorization", authorization("s3")).call();
+            let answer = request.header("Authorization", self.authorization("s3")).call();
             answer.unwrap().body_mut().read_to_string().unwrap()
         };
         let listed = get("?list-type=2");
@@ -144,10 +169,4 @@ impl Aws {
             found.extend(bodies.map(|body| serde_json::from_str(body).unwrap_or(Json::Null)));
         }
     }
-}
-
-fn authorization(service: &str) -> String {
-    format!(
-        "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
-    )
 }

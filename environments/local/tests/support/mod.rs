@@ -22,6 +22,8 @@ pub(crate) mod aws;
 pub(crate) mod cloudformation;
 pub(crate) mod database;
 pub(crate) mod function;
+pub(crate) mod ledger;
+pub(crate) mod ledger_traffic;
 pub(crate) mod listener;
 pub(crate) mod topics;
 pub(crate) mod workload;
@@ -181,7 +183,7 @@ pub(crate) fn is_running(pid: i32) -> bool {
     u32::try_from(pid).ok().and_then(local_environment::process::Identity::of).is_some()
 }
 
-fn processes() -> Vec<i32> {
+pub(crate) fn processes() -> Vec<i32> {
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_string_lossy().parse().ok())

@@ -1,13 +1,13 @@
 //! Topics of the real broker: made, written and read.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    message::{Header, OwnedHeaders},
+    message::{Header, Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
@@ -88,6 +88,27 @@ impl Topics {
             let message = consumer.poll(TIMEOUT).unwrap().unwrap();
             let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
             found.push((text(message.key()), text(message.payload())));
+        }
+        found
+    }
+
+    /// The headers of all records of a topic.
+    #[must_use]
+    pub(crate) fn headers(&self, topic: &str, partitions: i32) -> Vec<BTreeMap<String, String>> {
+        let consumer: BaseConsumer = self.client().set("group.id", "tests").create().unwrap();
+        let (mut assigned, mut expected) = (TopicPartitionList::new(), 0);
+        for partition in 0..partitions {
+            let (begin, end) = consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap();
+            assigned.add_partition_offset(topic, partition, Offset::Offset(begin)).unwrap();
+            expected += end - begin;
+        }
+        consumer.assign(&assigned).unwrap();
+        let mut found = Vec::new();
+        while i64::try_from(found.len()).unwrap() < expected {
+            let message = consumer.poll(TIMEOUT).unwrap().unwrap();
+            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+            let headers = message.headers().into_iter().flat_map(Headers::iter);
+            found.push(headers.map(|header| (header.key.to_owned(), text(header.value))).collect());
         }
         found
     }
