@@ -9,6 +9,9 @@ const RIGHT: f64 = 24.0;
 const TOP: f64 = 70.0;
 const GAP: f64 = 56.0;
 
+/// Characters of the font are at most so wide on average.
+const CHARACTER: f64 = 6.8;
+
 /// Colours that are told apart by those who see few colours as well.
 pub(crate) const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
@@ -152,6 +155,7 @@ impl Picture {
             rule(svg, (self.x(at), bottom), (self.x(at), bottom + 4.0), "#888888");
             text(svg, (self.x(at), bottom + 17.0), "middle", "#555555", &clock(at));
         }
+        let mut free = 0.0;
         for mark in &self.marks {
             let x = self.x(mark.at_seconds);
             let _ = writeln!(
@@ -159,7 +163,10 @@ impl Picture {
                 "<path d=\"M{x:.1} {top:.1} V{bottom:.1}\" stroke=\"#999999\" stroke-dasharray=\"2 3\"/>"
             );
             if first {
-                text(svg, (x + 3.0, 44.0), "start", "#555555", &mark.name);
+                // One that would lie over its neighbour goes above it.
+                let y = if x >= free { 44.0 } else { 33.0 };
+                text(svg, (x + 3.0, y), "start", "#555555", &mark.name);
+                free = x + 10.0 + mark.name.chars().count() as f64 * CHARACTER;
             }
         }
         let _ = writeln!(
@@ -195,8 +202,7 @@ impl Picture {
     fn legend(&self, svg: &mut String, panel: &Panel, y: f64) {
         let mut x = WIDTH - RIGHT;
         for line in panel.lines.iter().rev() {
-            // Characters of this font are at most 6.8 wide on average.
-            let width = line.name.chars().count() as f64 * 6.8;
+            let width = line.name.chars().count() as f64 * CHARACTER;
             text(svg, (x, y), "end", "#333333", &line.name);
             let dash = if line.dashed { " stroke-dasharray=\"6 4\"" } else { "" };
             let _ = writeln!(

@@ -110,9 +110,13 @@ impl Reporter {
                 Err(error) => wrong.push(error),
             }
         }
+        // How busy the processors are is told before the parts are asked anything: a busy database answers late, and that
+        // it is busy must not wait for that.
+        let processors = self.processors(&state);
+        let told = self.tell(&state, &processors);
         let measured = self.measure(&state, &mut wrong);
-        if let Err(error) = self.tell(&state, &measured) {
-            wrong.push(error);
+        for told in [told, self.tell(&state, &measured)] {
+            wrong.extend(told.err());
         }
         let said = wrong.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
         if said != self.said {
@@ -141,6 +145,19 @@ impl Reporter {
         }
     }
 
+    /// How busy the parts' processes keep the processors.
+    fn processors(&mut self, state: &State) -> Measured {
+        let processors = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
+        let pid = |part: &str| state.processes.get(part).map(|identity| identity.pid);
+        // Valkey runs commands on one thread: a whole processor is all that the engine can use.
+        let told = [
+            (("AWS/RDS", "CPUUtilization"), self.database.percent(pid("postgresql"), processors)),
+            (("AWS/MemoryDB", "EngineCPUUtilization"), self.cache.percent(pid("valkey"), 1.0)),
+        ];
+        told.into_iter().filter_map(|(metric, percent)| Some((metric, percent?))).collect()
+    }
+
+    /// What the parts tell when they are asked.
     fn measure(&mut self, state: &State, wrong: &mut Vec<anyhow::Error>) -> Measured {
         let mut measured = Measured::new();
         let mut take = |namespace, name, value: Result<Option<f64>>| match value {
@@ -148,11 +165,6 @@ impl Reporter {
             Ok(None) => {}
             Err(error) => wrong.push(error.context(name)),
         };
-        let processors = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
-        let pid = |part: &str| state.processes.get(part).map(|identity| identity.pid);
-        take("AWS/RDS", "CPUUtilization", Ok(self.database.percent(pid("postgresql"), processors)));
-        // Valkey runs commands on one thread: a whole processor is all that the engine can use.
-        take("AWS/MemoryDB", "EngineCPUUtilization", Ok(self.cache.percent(pid("valkey"), 1.0)));
         take("AWS/MemoryDB", "DatabaseMemoryUsagePercentage", cache_memory(state).map(Some));
         take("AWS/Kafka", "OfflinePartitionsCount", self.offline_partitions(state).map(Some));
         take("AWS/Kafka", "KafkaDataLogsDiskUsed", self.broker_disk().map(Some));

@@ -58,8 +58,6 @@ pub(crate) struct Clients {
     pub(crate) swapped: Record,
     /// CloudWatch Logs.
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
-    /// CloudWatch.
-    pub(crate) metrics: aws_sdk_cloudwatch::Client,
     /// Parameter Store.
     pub(crate) parameters: aws_sdk_ssm::Client,
 }
@@ -69,7 +67,7 @@ impl Clients {
     pub(crate) fn flow(&self) -> flow::Clients {
         flow::Clients {
             parameters: self.parameters.clone(),
-            metrics: self.metrics.clone(),
+            metrics: self.alarms.clone(),
             logs: self.logs.clone(),
             functions: self.functions.clone(),
         }
@@ -369,7 +367,6 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
         swapped: Record::new(parameters.clone(), &manifest.prefix),
         locks: Locks::new(parameters.clone(), &manifest.environment, &manifest.prefix),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
-        metrics: aws_sdk_cloudwatch::Client::new(&config),
         parameters,
     })
 }

@@ -70,7 +70,7 @@ pub(crate) struct LedgerArgs {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(5..=600))]
     happy: u16,
     /// Sessions of the noisy neighbour.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     sessions: u32,
 }
 

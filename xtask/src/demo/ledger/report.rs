@@ -44,7 +44,7 @@ fn seconds(value: Option<f64>) -> String {
 impl Report {
     /// Name and value of each time.
     fn times(&self) -> Vec<(&'static str, String)> {
-        let Figures { crossed, .. } = self.figures;
+        let Figures { crossed, seconds_to_lowered: lowered, .. } = self.figures;
         let came = crossed.map(|crossed| crossed - self.moments.neighbour);
         vec![
             ("the neighbour comes -> processors above the threshold", seconds(came)),
@@ -56,6 +56,10 @@ impl Report {
             (
                 "processors above the threshold -> all writers lowered",
                 seconds(self.figures.seconds_to_lowered),
+            ),
+            (
+                "the neighbour comes -> all writers lowered",
+                seconds(came.zip(lowered).map(|(came, after)| came + after)),
             ),
             ("the neighbour goes -> GREEN", seconds(self.figures.seconds_to_green)),
             ("the neighbour goes -> a writer at its full limit", seconds(self.figures.seconds_to_full_limit)),
