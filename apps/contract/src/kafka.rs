@@ -2,6 +2,16 @@
 
 use crate::environment::{ConfigurationError, Reader, Writer};
 
+/// Bytes of messages that a consumer's client fetches ahead: it is asked for more below that, so an answer of each broker
+/// comes on top. Sizes of pods are derived from these.
+pub const FETCH_QUEUE_BYTES: u64 = 8 << 20;
+
+/// The same, in messages: of small ones their bookkeeping takes more than their bytes.
+pub const FETCH_QUEUE_MESSAGES: u64 = 20_000;
+
+/// Bytes of a broker's answer, at most; a single larger batch of messages comes alone.
+pub const FETCH_RESPONSE_BYTES: u64 = 4 << 20;
+
 /// How a client proves who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KafkaAuthentication {

@@ -13,6 +13,10 @@ pub const METRICS_ADDRESS_DEFAULT: &str = "0.0.0.0:8000";
 /// The rates that the producer takes, in messages per second; 0 idles.
 pub const RATE_BOUNDS: RangeInclusive<f64> = 0.0..=100_000.0;
 
+/// Full batches that wait in a lane of a consumer: enough that it does not run dry while the client is polled, few enough
+/// that lanes x batches x bytes stay a part of the memory that a pod has.
+pub const BATCHES_WAITING: u32 = 8;
+
 /// The topic of trades.
 pub const TOPIC: &str = "KAFKA_TOPIC";
 const METRICS_ADDRESS: &str = "METRICS_ADDRESS";

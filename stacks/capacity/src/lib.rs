@@ -7,6 +7,7 @@ mod figure;
 pub mod kafka;
 pub mod ledger;
 pub mod lessons;
+pub mod memory;
 pub mod prices;
 pub mod scaling;
 pub mod simulation;

@@ -1,6 +1,9 @@
 //! The trades system: consumers and partitions from the peak rate and the time that a batch takes.
 
-use crate::figure::{CapacityError, Load, Sizing};
+use crate::{
+    figure::{CapacityError, Load, Sizing, ceil},
+    memory::ConsumerBounds,
+};
 
 /// The service level of the trades system.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +26,19 @@ pub struct ServiceLevel {
     pub consumers: Option<u64>,
     /// Overrides the derived number of partitions.
     pub partitions: Option<u64>,
+    /// What bounds a consumer's memory.
+    pub consumer: ConsumerBounds,
+    /// Overrides the derived memory of a consumer, in MiB.
+    pub consumer_memory_mib: Option<u64>,
 }
 
 /// What a batch costs beside its write, in seconds: reading, decoding, committing. Measured on one core, it
 /// bounds the rate of a consumer whose write takes no time.
 pub(crate) const BATCH_OVERHEAD_SECONDS: f64 = 0.002;
+
+/// A pod gets at least this much of a processor, in thousandths: what signing in, rebalances and probes take. It is also
+/// what a pod's price is reckoned with.
+const CPU_MILLICORES_MIN: u64 = 100;
 
 /// Sizes the system.
 ///
@@ -90,6 +101,26 @@ pub fn size(level: &ServiceLevel) -> Result<Sizing, CapacityError> {
             consumers - partitions
         )));
     }
+    sizing.derive(
+        "consumer_memory_mib",
+        "MiB",
+        level.consumer.memory_mib(level.batches_in_flight),
+        level.consumer_memory_mib,
+        level.consumer.formula(level.batches_in_flight),
+        "what a consumer can hold at most, whatever waits; request and limit of its pod",
+    );
+    let busy = 1000.0 * level.batches_in_flight as f64 * BATCH_OVERHEAD_SECONDS / batch_seconds;
+    sizing.derive(
+        "consumer_cpu_millicores",
+        "millicores",
+        ceil(busy).max(CPU_MILLICORES_MIN),
+        None,
+        format!(
+            "max({CPU_MILLICORES_MIN}, ceil(1000 x batches_in_flight {} x {BATCH_OVERHEAD_SECONDS} / {batch_seconds}))",
+            level.batches_in_flight
+        ),
+        "the part of a batch's time that is not waiting for its write; request of its pod, without a limit",
+    );
     Ok(sizing)
 }
 
@@ -108,6 +139,15 @@ mod tests {
         consumers_min: 1,
         consumers: None,
         partitions: None,
+        consumer: ConsumerBounds {
+            batches_waiting: 8,
+            batch_bytes: 1 << 20,
+            queue_bytes: 8 << 20,
+            queue_messages: 20_000,
+            response_bytes: 4 << 20,
+            brokers: 3,
+        },
+        consumer_memory_mib: None,
     };
 
     #[test]
@@ -130,6 +170,17 @@ mod tests {
         let consumers = sizing.get("consumers").unwrap();
         assert_eq!((consumers.value, consumers.derived, consumers.is_overridden()), (3, 12, true));
         assert!(size(&ServiceLevel { partitions: Some(4), ..SEED }).is_err(), "consumers without partitions");
+        let sizing = size(&ServiceLevel { consumer_memory_mib: Some(512), ..SEED }).unwrap();
+        assert_eq!(sizing.get("consumer_memory_mib").unwrap().value, 512);
+    }
+
+    #[test]
+    fn writes_that_take_no_time_take_the_processor() {
+        let millicores = |seconds| {
+            let level = ServiceLevel { batch_processing_seconds: seconds, batches_in_flight: 2, ..SEED };
+            size(&level).unwrap().get("consumer_cpu_millicores").unwrap().value
+        };
+        assert_eq!((millicores(1.0), millicores(0.0)), (100, 2000));
     }
 
     proptest! {

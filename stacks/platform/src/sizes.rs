@@ -1,8 +1,12 @@
 //! The derived sizes of an environment.
 
-use capacity::{CapacityError, Sizing, kafka::TopicLoad};
+use capacity::{CapacityError, Sizing, kafka::TopicLoad, memory::ConsumerBounds};
+use worker_contract::{
+    kafka::{FETCH_QUEUE_BYTES, FETCH_QUEUE_MESSAGES, FETCH_RESPONSE_BYTES},
+    trades::BATCHES_WAITING,
+};
 
-use crate::{Environment, RenderError, environment::System};
+use crate::{Environment, RenderError, environment::System, trades::BATCH_BYTES};
 
 /// The derived sizes of an environment, by system.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,6 +169,15 @@ fn trades(environment: &Environment) -> Result<Sizing, CapacityError> {
         consumers_min: u64::from(level.consumers_min),
         consumers: level.overrides.consumers.map(u64::from),
         partitions: level.overrides.partitions.map(u64::from),
+        consumer: ConsumerBounds {
+            batches_waiting: u64::from(BATCHES_WAITING),
+            batch_bytes: BATCH_BYTES,
+            queue_bytes: FETCH_QUEUE_BYTES,
+            queue_messages: FETCH_QUEUE_MESSAGES,
+            response_bytes: FETCH_RESPONSE_BYTES,
+            brokers: u64::from(environment.network.zones) * u64::from(environment.kafka.brokers_per_zone),
+        },
+        consumer_memory_mib: level.overrides.consumer_memory_mib.map(u64::from),
     })
 }
 

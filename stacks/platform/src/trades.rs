@@ -45,6 +45,9 @@ pub const CONSUMER: &str = "trade-consumer";
 /// The longest trade that is taken, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 
+/// Bytes of a batch: far above what a batch of usual trades has. Large ones fill fewer a batch instead of more memory.
+pub(crate) const BATCH_BYTES: u64 = 1 << 20;
+
 /// How long a batch is tried again, in seconds.
 const RETRY_BUDGET_SECONDS: f64 = 30.0;
 
@@ -113,7 +116,7 @@ fn workloads(
         group_instance_id: None,
         session_timeout_seconds: SESSION_TIMEOUT_SECONDS,
         batch_size: level.batch_size,
-        batch_bytes: 1 << 20,
+        batch_bytes: BATCH_BYTES,
         batch_timeout_seconds: level.batch_timeout_seconds,
         batch_processing_seconds: level.batch_processing_seconds,
         batches_in_flight: level.batches_in_flight,
@@ -131,6 +134,8 @@ fn workloads(
             environment: producer.to_environment(),
             grace_seconds: 30,
             spread: false,
+            // Its client holds 64 MiB of what the brokers do not take.
+            resources: Resources { cpu_millicores: 100, memory_mib: 128, memory_limit_mib: 256 },
         },
         Pod {
             name: CONSUMER,
@@ -139,6 +144,12 @@ fn workloads(
             environment: consumer_environment,
             grace_seconds: drain_timeout_seconds.ceil() as u64 + GRACE_MARGIN_SECONDS,
             spread: true,
+            resources: Resources {
+                cpu_millicores: sizes.trades("consumer_cpu_millicores"),
+                // Memory that is promised to others cannot be taken back from them: what may be used is kept free.
+                memory_mib: sizes.trades("consumer_memory_mib"),
+                memory_limit_mib: sizes.trades("consumer_memory_mib"),
+            },
         },
     ];
     let lookup_authentication = match environment.provider {
@@ -199,6 +210,7 @@ struct Pod {
     grace_seconds: u64,
     /// Whether its replicas are spread over zones and kept from being evicted all at once.
     spread: bool,
+    resources: Resources,
 }
 
 impl Pod {
@@ -211,7 +223,7 @@ impl Pod {
             environment: &self.environment,
             grace_seconds: self.grace_seconds,
             spread: self.spread,
-            resources: Resources { cpu_millicores: 100, memory_mib: 128, memory_limit_mib: 256 },
+            resources: self.resources,
         }
         .manifest()
     }

@@ -21,7 +21,10 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio_util::sync::CancellationToken;
-use worker_contract::KafkaConfiguration;
+use worker_contract::{
+    KafkaConfiguration,
+    kafka::{FETCH_QUEUE_BYTES, FETCH_QUEUE_MESSAGES, FETCH_RESPONSE_BYTES},
+};
 
 use crate::{
     batch::{Origin, Record},
@@ -95,7 +98,9 @@ impl ConsumerSettings {
             .set("max.poll.interval.ms", "300000")
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "100")
-            .set("queued.max.messages.kbytes", "16384")
+            .set("queued.max.messages.kbytes", (FETCH_QUEUE_BYTES >> 10).to_string())
+            .set("queued.min.messages", FETCH_QUEUE_MESSAGES.to_string())
+            .set("fetch.max.bytes", FETCH_RESPONSE_BYTES.to_string())
             // The client looks only this often whether its full queue has room again; its default of 1 s leaves
             // a fast reader idle for most of the time.
             .set("fetch.queue.backoff.ms", "10")
@@ -456,5 +461,8 @@ mod tests {
         assert_eq!(config.get("auto.offset.reset"), Some("earliest"));
         assert_eq!(config.get("partition.assignment.strategy"), Some("cooperative-sticky"));
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
+        // What pods are sized by.
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
+        assert_eq!(config.get("fetch.max.bytes"), Some("4194304"));
     }
 }

@@ -5,7 +5,7 @@ mod journal;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
-use worker_contract::trades::ConsumerConfiguration;
+use worker_contract::trades::{BATCHES_WAITING, ConsumerConfiguration};
 use worker_kit::{
     batch::{Origin, Record},
     consumer::{ConsumerSettings, Membership},
@@ -14,10 +14,6 @@ use worker_kit::{
     processing::{BatchHandler, HandleError},
     retry::RetryPolicy,
 };
-
-/// Full batches that wait in a lane: enough that it does not run dry while the client is polled, few enough
-/// that lanes x batches x bytes stay a small part of the memory limit.
-const BATCHES_WAITING: usize = 8;
 
 /// The part of a trade that the write needs, checked.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,7 +134,7 @@ pub fn settings(configuration: &ConsumerConfiguration, client_id: &str) -> Consu
             bytes: usize::try_from(configuration.batch_bytes).unwrap_or(usize::MAX),
             timeout: Duration::from_secs_f64(configuration.batch_timeout_seconds),
             in_flight: configuration.batches_in_flight as usize,
-            waiting: BATCHES_WAITING,
+            waiting: BATCHES_WAITING as usize,
         },
         retry: RetryPolicy::within(Duration::from_secs_f64(configuration.retry_budget_seconds)),
         drain_timeout: Duration::from_secs_f64(configuration.drain_timeout_seconds),

@@ -139,7 +139,7 @@ fn numbers(environment: &Environment) -> Vec<Bounded> {
 }
 
 fn trades(trades: &Trades) -> Vec<Bounded> {
-    vec![
+    let mut numbers = vec![
         ("trades.messages_per_second", trades.messages_per_second, 0.0, 100_000.0),
         ("trades.peak_messages_per_second", trades.peak_messages_per_second, 1.0, 100_000.0),
         ("trades.message_bytes", f64::from(trades.message_bytes), 1.0, 1e6),
@@ -170,7 +170,10 @@ fn trades(trades: &Trades) -> Vec<Bounded> {
             3600.0,
         ),
         ("trades.scaling.rate_window_seconds", f64::from(trades.scaling.rate_window_seconds), 1.0, 3600.0),
-    ]
+    ];
+    let memory = trades.overrides.consumer_memory_mib;
+    optional(&mut numbers, &[("trades.override.consumer_memory_mib", memory, 64.0, 65_536.0)]);
+    numbers
 }
 
 fn ledger(ledger: &Ledger) -> Vec<Bounded> {

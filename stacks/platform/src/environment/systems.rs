@@ -77,6 +77,9 @@ pub struct TradesOverride {
     /// Partitions of the topic.
     #[serde(default)]
     pub partitions: Option<u32>,
+    /// Memory of a consumer, in MiB.
+    #[serde(default)]
+    pub consumer_memory_mib: Option<u32>,
 }
 
 /// The ledger system's service level.
