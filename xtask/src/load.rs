@@ -153,7 +153,7 @@ impl live::Scene for Figures {
         self.at_seconds
     }
 
-    fn block(&self) -> Vec<String> {
+    fn block(&self, _: usize) -> Vec<String> {
         let indented = self.figures.iter().map(|figure| format!("  {figure}"));
         std::iter::once(live::clock(self.at_seconds)).chain(indented).collect()
     }

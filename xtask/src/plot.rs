@@ -202,17 +202,18 @@ impl Picture {
     fn legend(&self, svg: &mut String, panel: &Panel, y: f64) {
         let mut x = WIDTH - RIGHT;
         for line in panel.lines.iter().rev() {
-            let width = line.name.chars().count() as f64 * CHARACTER;
-            text(svg, (x, y), "end", "#333333", &line.name);
+            // What a name leaves of its place lies behind it.
+            x -= line.name.chars().count() as f64 * CHARACTER;
+            text(svg, (x, y), "start", "#333333", &line.name);
             let dash = if line.dashed { " stroke-dasharray=\"6 4\"" } else { "" };
             let _ = writeln!(
                 svg,
                 "<path d=\"M{:.1} {:.1} h22\" stroke=\"{}\" stroke-width=\"2\"{dash}/>",
-                x - width - 28.0,
+                x.round() - 28.0,
                 y - 4.0,
                 colour(line)
             );
-            x -= width + 44.0;
+            x -= 44.0;
         }
     }
 }

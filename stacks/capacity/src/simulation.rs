@@ -116,7 +116,9 @@ pub fn simulate_sampled(
     let mut outcome = Outcome::default();
     let mut desired = scaling.object.min_replica_count;
     group.start_with(desired);
-    let mut sampled = (0u64, 0u64);
+    let mut sent_before = 0u64;
+    // Since the sample before.
+    let mut ages = Ages::default();
     let mut poison_due = 0.0f64;
     let mut oldest = 0;
     for step in 0..end / STEP {
@@ -130,7 +132,7 @@ pub fn simulate_sampled(
         if let Some(lost) = scenario.lost_zone.filter(|lost| u64::from(lost.at_seconds) * 1000 == begin) {
             group.lose_zone(begin, lost);
         }
-        group.run(now, &mut outcome.ages);
+        group.run(now, &mut ages);
         if stepper.due() <= now {
             let offsets = group.offsets();
             let decision = stepper.step(&Observation {
@@ -163,18 +165,24 @@ pub fn simulate_sampled(
         if now % sample_every == 0 {
             outcome.samples.push(Sample {
                 at_seconds: now / 1000,
-                messages_per_second: (arrivals.sent - sampled.0) as f64 * 1000.0 / sample_every as f64,
-                processed_per_second: (outcome.ages.count() - sampled.1) as f64 * 1000.0
-                    / sample_every as f64,
+                messages_per_second: (arrivals.sent - sent_before) as f64 * 1000.0 / sample_every as f64,
+                processed_per_second: ages.count() as f64 * 1000.0 / sample_every as f64,
                 lag,
                 replicas: desired,
                 ready: group.ready(),
                 oldest_seconds: oldest as f64 / 1000.0,
+                age_p50: ages.percentile(50.0),
+                age_p95: ages.percentile(95.0),
+                age_p99: ages.percentile(99.0),
+                replica_seconds: outcome.replica_seconds(),
             });
             oldest = 0;
-            sampled = (arrivals.sent, outcome.ages.count());
+            sent_before = arrivals.sent;
+            outcome.ages.add(&ages);
+            ages = Ages::default();
         }
     }
+    outcome.ages.add(&ages);
     outcome.sent = arrivals.sent;
     outcome.processed = outcome.ages.count();
     outcome.dead_letters = group.dead_letters();

@@ -206,6 +206,7 @@ mod tests {
             batch_timeout_seconds: 0.1,
             batch_processing_seconds: 0.195,
             batches_in_flight: 1,
+            batches_waiting: 8,
             peak_messages_per_second: 1000.0,
             safety_factor: 1.2,
             consumers_min: 1,

@@ -90,7 +90,8 @@ fn predicted_samples(outcome: &Outcome) -> Vec<Sample> {
         lag: sample.lag as f64,
         desired: sample.replicas,
         ready: sample.ready,
-        age_p99: sample.oldest_seconds,
+        age_p50: sample.age_p50,
+        age_p99: sample.age_p99,
         ..Sample::default()
     };
     outcome.samples.iter().map(sample).collect()
@@ -146,7 +147,8 @@ fn picture(report: &Report, scenario: &Scenario, peak: f64, outcome: &Outcome) -
             lines: vec![
                 line(&report.samples, "p50", 5, false, straight, |sample| sample.age_p50),
                 line(&report.samples, "p99", 0, false, straight, |sample| sample.age_p99),
-                line(&predicted, "oldest, predicted", 1, true, straight, |sample| sample.age_p99),
+                line(&predicted, "p50, predicted", 4, true, straight, |sample| sample.age_p50),
+                line(&predicted, "p99, predicted", 1, true, straight, |sample| sample.age_p99),
             ],
         },
     ];

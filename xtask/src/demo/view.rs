@@ -3,6 +3,9 @@
 use super::figures::Sample;
 use crate::live::{self, clock, sparkline};
 
+/// Columns before a sparkline.
+const LABEL: usize = 38;
+
 /// What is shown.
 pub(super) struct Scene<'a> {
     /// The step, in words.
@@ -25,33 +28,26 @@ impl live::Scene for Scene<'_> {
         self.now().at_seconds
     }
 
-    fn block(&self) -> Vec<String> {
+    fn block(&self, width: usize) -> Vec<String> {
         let now = self.now();
-        let course =
-            |value: fn(&Sample) -> f64| sparkline(&self.samples.iter().map(value).collect::<Vec<_>>());
-        let short: String = self.reason.chars().take(100).collect();
+        let sparks = width.saturating_sub(LABEL);
+        let row = |text: String, value: fn(&Sample) -> f64| {
+            let course = sparkline(&self.samples.iter().map(value).collect::<Vec<_>>(), sparks);
+            format!("{text:<LABEL$}{course}")
+        };
+        let step = if now.at_seconds > self.seconds { "until no consumer is left" } else { self.step };
         vec![
-            format!("{} of {}  {}", clock(now.at_seconds), clock(self.seconds), self.step),
-            format!("  in        {:>8.1}/s    {}", now.in_per_second, course(|sample| sample.in_per_second)),
-            format!(
-                "  done      {:>8.1}/s    {}",
-                now.out_per_second,
-                course(|sample| sample.out_per_second)
-            ),
-            format!("  lag       {:>8.0}      {}", now.lag, course(|sample| sample.lag)),
-            format!(
-                "  consumers {:>3} of {:>2}      {}",
-                now.ready,
-                now.desired,
-                course(|sample| f64::from(sample.ready))
-            ),
-            format!(
-                "  age       p50 {:.2} s, p99 {:.2} s  {}",
-                now.age_p50,
-                now.age_p99,
-                course(|sample| sample.age_p99)
-            ),
-            format!("  {short}"),
+            format!("{} of {}  {step}", clock(now.at_seconds), clock(self.seconds)),
+            row(format!("  in        {:>8.1}/s", now.in_per_second), |sample| sample.in_per_second),
+            row(format!("  done      {:>8.1}/s", now.out_per_second), |sample| sample.out_per_second),
+            row(format!("  lag       {:>8.0}", now.lag), |sample| sample.lag),
+            row(format!("  consumers {:>3} of {:>2}", now.ready, now.desired), |sample| {
+                f64::from(sample.ready)
+            }),
+            row(format!("  age       p50 {:.2} s, p99 {:.2} s", now.age_p50, now.age_p99), |sample| {
+                sample.age_p99
+            }),
+            format!("  {}", self.reason),
         ]
     }
 
@@ -74,7 +70,7 @@ impl live::Scene for Scene<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::Scene as _;
+    use crate::live::{Scene as _, WIDTH_MIN, cut};
 
     #[test]
     fn a_scene_reads_well() {
@@ -92,6 +88,25 @@ mod tests {
         let samples: Vec<Sample> = (0..=10).map(|at| sample(f64::from(at))).collect();
         let scene =
             Scene { step: "step 3 of 5: 1000 messages/s", seconds: 240.0, samples: &samples, reason: "why" };
-        insta::assert_snapshot!(format!("{}\n---\n{}", scene.block().join("\n"), scene.line()));
+        insta::assert_snapshot!(format!("{}\n---\n{}", scene.block(120).join("\n"), scene.line()));
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal() {
+        let samples =
+            vec![Sample { at_seconds: 1.0, lag: 1e9, in_per_second: 1e6, ..Sample::default() }; 300];
+        let reason = "because ".repeat(40);
+        let scene = Scene {
+            step: "step 3 of 5: 1000 messages/s",
+            seconds: 240.0,
+            samples: &samples,
+            reason: &reason,
+        };
+        for width in [WIDTH_MIN, 80, 120, 200] {
+            let widest = scene.block(width).iter().map(|line| cut(line, width).chars().count()).max();
+            assert_eq!(widest, Some(width));
+        }
+        let sparks = |width: usize| scene.block(width)[1].chars().filter(|c| *c == '█').count();
+        assert_eq!([sparks(80), sparks(120)], [80 - LABEL, 60]);
     }
 }

@@ -20,11 +20,15 @@ use ::capacity::{
 use anyhow::{Context, Result, bail};
 use platform::{Environment, Sizes};
 use serde::Deserialize;
+use worker_contract::trades::BATCHES_WAITING;
 
 pub(crate) use report::setting;
 
 use progress::Progress;
 use report::{Report, Run};
+
+/// Samples of a run, about.
+const SAMPLES: u64 = 360;
 
 /// How a system scales under a load, in virtual time; no cluster is needed.
 ///
@@ -174,6 +178,7 @@ pub(crate) fn workload(environment: &Environment, sizes: &Sizes) -> Workload {
         batch_timeout_seconds: level.batch_timeout_seconds,
         batch_processing_seconds: level.batch_processing_seconds,
         batches_in_flight: level.batches_in_flight,
+        batches_waiting: BATCHES_WAITING,
         peak_messages_per_second: level.peak_messages_per_second,
         safety_factor: level.safety_factor,
         consumers_min: level.consumers_min,
@@ -195,8 +200,10 @@ fn report(
         (None, Some(threshold)) => simulation::by_lag(&workload, threshold, min, 0, arguments.down_window),
         (None, None) => simulation::ours(&workload, arguments.drain, min, arguments.down_window)?,
     };
+    // Fine enough for a picture: what is sudden looks so.
+    let sample_every = (scenario.seconds() * 1000 / SAMPLES).next_multiple_of(1000);
     let run = |name: &str, scaling: Scaling| -> Result<Run> {
-        let outcome = simulation::simulate(&workload, &scenario, &scaling)?;
+        let outcome = simulation::simulate_sampled(&workload, &scenario, &scaling, sample_every)?;
         Ok(Run { name: name.to_owned(), scaling, outcome })
     };
     let name = if arguments.scaled_object.is_some() { "manifest" } else { "ours" };

@@ -14,6 +14,9 @@ use super::chart::{Series, chart};
 /// Rows of the table over time.
 const ROWS: usize = 20;
 
+/// Columns of the charts.
+const COLUMNS: usize = 60;
+
 /// Changes of the replicas that are told.
 const CHANGES: usize = 12;
 
@@ -92,15 +95,19 @@ fn keda(scaling: &Scaling) -> Json {
     json
 }
 
-/// Samples drawn together: rates are averaged, the worst age counts, states are the last.
-fn together(samples: &[Sample]) -> Vec<Sample> {
-    let size = samples.len().div_ceil(ROWS).max(1);
+/// Samples drawn together into so many at most: rates are averaged, the worst ages count, states are the last.
+fn together(samples: &[Sample], most: usize) -> Vec<Sample> {
+    let size = samples.len().div_ceil(most).max(1);
+    let worst = |chunk: &[Sample], age: fn(&Sample) -> f64| chunk.iter().map(age).fold(0.0, f64::max);
     let merge = |chunk: &[Sample]| {
         let count = chunk.len() as f64;
         chunk.last().map(|last| Sample {
             messages_per_second: chunk.iter().map(|sample| sample.messages_per_second).sum::<f64>() / count,
             processed_per_second: chunk.iter().map(|sample| sample.processed_per_second).sum::<f64>() / count,
-            oldest_seconds: chunk.iter().map(|sample| sample.oldest_seconds).fold(0.0, f64::max),
+            oldest_seconds: worst(chunk, |sample| sample.oldest_seconds),
+            age_p50: worst(chunk, |sample| sample.age_p50),
+            age_p95: worst(chunk, |sample| sample.age_p95),
+            age_p99: worst(chunk, |sample| sample.age_p99),
             ..*last
         })
     };
@@ -134,7 +141,7 @@ impl Report {
             text += &format!("{}: {}\n", run.name, setting(&run.scaling));
         }
         if let Some(first) = self.runs.first() {
-            text += &format!("\n{}\n{}", first.name, table(&together(&first.outcome.samples)));
+            text += &format!("\n{}\n{}", first.name, table(&together(&first.outcome.samples, ROWS)));
         }
         text += &self.charts();
         if let Some(first) = self.runs.first() {
@@ -146,8 +153,10 @@ impl Report {
     fn charts(&self) -> String {
         let draw = |title: &str, value: fn(&Sample) -> f64, all: bool| {
             let runs = if all { &self.runs[..] } else { self.runs.get(..1).unwrap_or_default() };
-            let values: Vec<Vec<f64>> =
-                runs.iter().map(|run| run.outcome.samples.iter().map(value).collect()).collect();
+            let values: Vec<Vec<f64>> = runs
+                .iter()
+                .map(|run| together(&run.outcome.samples, COLUMNS).iter().map(value).collect())
+                .collect();
             let series: Vec<Series<'_>> =
                 values.iter().zip(['o', 'p', 'q']).map(|(values, mark)| Series { mark, values }).collect();
             format!("\n{}", chart(title, &series, self.scenario.seconds()))
@@ -338,7 +347,8 @@ fn samples(outcome: &Outcome) -> Json {
         json!({
             "at_seconds": sample.at_seconds, "messages_per_second": sample.messages_per_second,
             "processed_per_second": sample.processed_per_second, "lag": sample.lag, "replicas": sample.replicas,
-            "ready": sample.ready, "oldest_seconds": sample.oldest_seconds,
+            "ready": sample.ready, "oldest_seconds": sample.oldest_seconds, "age_p50": sample.age_p50,
+            "age_p95": sample.age_p95, "age_p99": sample.age_p99, "replica_seconds": sample.replica_seconds,
         })
     };
     outcome.samples.iter().map(sample).collect()

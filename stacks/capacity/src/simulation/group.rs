@@ -2,6 +2,11 @@
 //!
 //! A partition belongs to one lane of one consumer, a lane runs one batch at a time, a batch is run when it is full or its
 //! first message has waited long enough, and offsets are committed when it is done: as in the worker kit.
+//!
+//! A lane is read ahead: up to so many batches wait in it, then its partitions are paused until half of them are left. Then
+//! the client asks for all of them again, in the same order each time, and takes all that waits in one, as far as there is
+//! room, before it comes to the next. So of a backlog not the oldest message is read first: a partition may wait until
+//! those before it have nothing left, as was measured.
 
 use std::{
     cmp::Reverse,
@@ -18,6 +23,17 @@ struct Chunk {
     messages: u64,
     /// Those of them that cannot be written.
     poison: u64,
+}
+
+impl Chunk {
+    /// Takes up to so many messages off, the bad ones first.
+    fn split(&mut self, at_most: u64) -> Chunk {
+        let messages = self.messages.min(at_most);
+        let poison = self.poison.min(messages);
+        self.messages -= messages;
+        self.poison -= poison;
+        Chunk { at: self.at, messages, poison }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,15 +56,11 @@ impl Partition {
     /// Takes up to so many messages of the oldest chunk.
     fn take(&mut self, at_most: u64) -> Option<Chunk> {
         let head = self.waiting.front_mut()?;
-        let messages = head.messages.min(at_most);
-        let poison = head.poison.min(messages);
-        let taken = Chunk { at: head.at, messages, poison };
-        head.messages -= messages;
-        head.poison -= poison;
+        let taken = head.split(at_most);
         if head.messages == 0 {
             self.waiting.pop_front();
         }
-        self.waiting_messages -= messages;
+        self.waiting_messages -= taken.messages;
         Some(taken)
     }
 
@@ -59,12 +71,99 @@ impl Partition {
     }
 }
 
+/// Messages that were read and wait in a lane.
+#[derive(Debug)]
+struct Read {
+    partition: usize,
+    chunk: Chunk,
+    /// When they could be read.
+    at: Milliseconds,
+}
+
 #[derive(Debug, Default)]
 struct Lane {
+    /// In the order in which they are read on.
     partitions: Vec<usize>,
     /// When its batch is done.
     free_at: Milliseconds,
     in_flight: Vec<(usize, Chunk)>,
+    /// What waits for a batch, in the order of reading.
+    ahead: VecDeque<Read>,
+    ahead_messages: u64,
+    /// Its partitions are not read until half of what waits is done.
+    paused: bool,
+    /// When they were last read on.
+    resumed_at: Milliseconds,
+}
+
+impl Lane {
+    /// Reads what the partitions have, as far as there is room: what came first, and of what waited already all of a partition
+    /// before the next, in the order of [`Lane::partitions`].
+    fn read(&mut self, now: Milliseconds, partitions: &mut [Partition], room: u64) {
+        if self.paused {
+            if self.ahead_messages > room / 2 {
+                return;
+            }
+            self.paused = false;
+            self.resumed_at = self.free_at;
+        }
+        let resumed_at = self.resumed_at;
+        let head = |partitions: &[Partition], (place, index): (usize, usize)| {
+            let partition = partitions.get(index).filter(|partition| partition.free_at <= now)?;
+            let at = partition.waiting.front()?.at.max(partition.free_at).max(resumed_at);
+            Some(Reverse((at, place, index)))
+        };
+        let mut heads: BinaryHeap<_> = self
+            .partitions
+            .iter()
+            .copied()
+            .enumerate()
+            .filter_map(|partition| head(partitions, partition))
+            .collect();
+        while self.ahead_messages < room {
+            let Some(Reverse((at, place, index))) = heads.pop() else { return };
+            let Some(chunk) = partitions.get_mut(index).and_then(|one| one.take(room - self.ahead_messages))
+            else {
+                return;
+            };
+            self.ahead_messages += chunk.messages;
+            self.ahead.push_back(Read { partition: index, chunk, at });
+            heads.extend(head(partitions, (place, index)));
+        }
+        self.paused = true;
+    }
+
+    /// Takes a batch of what was read until then.
+    fn fill(&mut self, size: u64, until: Milliseconds) -> (u64, u64, Milliseconds) {
+        let (mut messages, mut poison, mut last) = (0, 0, 0);
+        while messages < size {
+            let Some(first) = self.ahead.front_mut().filter(|read| read.at <= until) else { break };
+            let chunk = first.chunk.split(size - messages);
+            let (partition, at) = (first.partition, first.at);
+            if first.chunk.messages == 0 {
+                self.ahead.pop_front();
+            }
+            messages += chunk.messages;
+            poison += chunk.poison;
+            last = last.max(at);
+            self.in_flight.push((partition, chunk));
+        }
+        self.ahead_messages -= messages;
+        (messages, poison, last)
+    }
+
+    /// Puts what was read of some partitions back, to be read by whoever has them next.
+    fn give_back(&mut self, partitions: &mut [Partition], gives: impl Fn(usize) -> bool) {
+        let (given, kept): (Vec<Read>, Vec<Read>) =
+            std::mem::take(&mut self.ahead).into_iter().partition(|read| gives(read.partition));
+        self.ahead = kept.into();
+        for read in given.into_iter().rev() {
+            self.ahead_messages -= read.chunk.messages;
+            if let Some(partition) = partitions.get_mut(read.partition) {
+                partition.put_back(read.chunk);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +214,8 @@ pub(super) struct Group {
     hot_key_share: f64,
     lanes: usize,
     batch_size: u64,
+    /// Messages that wait in a lane, at most.
+    read_ahead: u64,
     batch_timeout: Milliseconds,
     write_seconds: f64,
     overhead_seconds: f64,
@@ -150,6 +251,7 @@ impl Group {
             hot_key_share: scenario.hot_key_share,
             lanes: workload.batches_in_flight as usize,
             batch_size: u64::from(workload.batch_size),
+            read_ahead: u64::from(workload.batch_size) * u64::from(workload.batches_waiting),
             batch_timeout: milliseconds(workload.batch_timeout_seconds),
             write_seconds: workload.batch_processing_seconds,
             overhead_seconds: workload.batch_seconds() - workload.batch_processing_seconds,
@@ -243,56 +345,22 @@ impl Group {
             if leaving {
                 return;
             }
-            let (mut waiting, mut oldest, mut begin) = (0, Milliseconds::MAX, lane.free_at);
-            for partition in lane.partitions.iter().filter_map(|index| self.partitions.get(*index)) {
-                if partition.free_at <= now {
-                    waiting += partition.waiting_messages;
-                    oldest =
-                        oldest.min(partition.waiting.front().map_or(Milliseconds::MAX, |chunk| chunk.at));
-                    begin = begin.max(partition.free_at);
-                }
-            }
-            if waiting == 0 {
-                return;
-            }
-            let full = waiting >= self.batch_size;
+            lane.read(now, &mut self.partitions, self.read_ahead);
+            let Some(first) = lane.ahead.front() else { return };
+            let full = lane.ahead_messages >= self.batch_size;
+            let mut begin = lane.free_at;
             if !full {
-                begin = begin.max(oldest + self.batch_timeout);
+                begin = begin.max(first.at + self.batch_timeout);
                 if begin > now {
                     return;
                 }
             }
-            let (messages, poison, last) = self.fill(now, lane, if full { Milliseconds::MAX } else { begin });
+            let until = if full { Milliseconds::MAX } else { begin };
+            let (messages, poison, last) = lane.fill(self.batch_size, until);
             let writes = writes(messages, poison) as f64;
             let milliseconds = (writes * self.write_seconds + self.overhead_seconds) * 1000.0;
             lane.free_at = begin.max(last) + (milliseconds.round() as Milliseconds).max(1);
         }
-    }
-
-    /// Takes a batch, the oldest messages first, none younger than `until`.
-    fn fill(&mut self, now: Milliseconds, lane: &mut Lane, until: Milliseconds) -> (u64, u64, Milliseconds) {
-        let (mut messages, mut poison, mut last) = (0, 0, 0);
-        let head = |partitions: &[Partition], index: usize| {
-            let partition = partitions.get(index).filter(|partition| partition.free_at <= now)?;
-            let chunk = partition.waiting.front().filter(|chunk| chunk.at <= until)?;
-            Some(Reverse((chunk.at, index)))
-        };
-        let mut heads: BinaryHeap<_> =
-            lane.partitions.iter().filter_map(|index| head(&self.partitions, *index)).collect();
-        while messages < self.batch_size {
-            let Some(Reverse((_, index))) = heads.pop() else { break };
-            let partition = self.partitions.get_mut(index);
-            let Some(chunk) = partition.and_then(|partition| partition.take(self.batch_size - messages))
-            else {
-                break;
-            };
-            messages += chunk.messages;
-            poison += chunk.poison;
-            last = last.max(chunk.at);
-            lane.in_flight.push((index, chunk));
-            heads.extend(head(&self.partitions, index));
-        }
-        (messages, poison, last)
     }
 
     /// The replicas that there are to be: creates those that lack, tells those that are too many to end.
@@ -307,6 +375,9 @@ impl Group {
             let chosen = candidates.max_by_key(|consumer| (!consumer.joined, consumer.id)).map(|one| one.id);
             for consumer in self.consumers.iter_mut().filter(|consumer| Some(consumer.id) == chosen) {
                 consumer.leaving = true;
+                for lane in &mut consumer.lanes {
+                    lane.give_back(&mut self.partitions, |_| true);
+                }
             }
         }
         self.consumers.retain(|consumer| consumer.joined || !consumer.leaving);
@@ -320,6 +391,9 @@ impl Group {
             .partition(|consumer: &Consumer| consumer.id.is_multiple_of(lost.zones.max(1)));
         self.consumers = staying;
         for mut consumer in gone {
+            for lane in &mut consumer.lanes {
+                lane.give_back(&mut self.partitions, |_| true);
+            }
             for (index, chunk) in consumer.lanes.iter_mut().flat_map(|lane| lane.in_flight.drain(..).rev()) {
                 if let Some(partition) = self.partitions.get_mut(index) {
                     partition.put_back(chunk);
@@ -366,8 +440,7 @@ impl Group {
 
     /// When the batch that holds messages of a partition is done.
     fn drained(&self, index: usize) -> Option<Milliseconds> {
-        let lanes = self.consumers.iter().flat_map(|consumer| &consumer.lanes);
-        lanes
+        self.lanes()
             .filter(|lane| lane.in_flight.iter().any(|(partition, _)| *partition == index))
             .map(|lane| lane.free_at)
             .max()
@@ -418,13 +491,13 @@ impl Group {
 
     /// A partition that stays keeps its lane; one that comes goes to the lane with the fewest.
     fn fill_lanes(&mut self) {
+        let (owners, eager) = (&self.owners, self.rebalance == Rebalance::Eager);
         for consumer in &mut self.consumers {
-            let owned = |index: &usize| {
-                self.owners.get(*index).copied().flatten().is_some_and(|id| id == consumer.id)
-            };
-            let mut new: Vec<usize> = (0..self.partitions.len()).filter(owned).collect();
+            let owned = |index: usize| owners.get(index).copied().flatten() == Some(consumer.id);
+            let mut new: Vec<usize> = (0..self.partitions.len()).filter(|index| owned(*index)).collect();
             for lane in &mut consumer.lanes {
-                lane.partitions.retain(owned);
+                lane.give_back(&mut self.partitions, |index| eager || !owned(index));
+                lane.partitions.retain(|index| owned(*index));
                 new.retain(|index| !lane.partitions.contains(index));
             }
             for index in new {
@@ -455,7 +528,12 @@ impl Group {
     /// The age of the oldest message that no batch has taken.
     pub(super) fn oldest(&self, now: Milliseconds) -> Milliseconds {
         let heads = self.partitions.iter().filter_map(|partition| partition.waiting.front());
-        heads.map(|chunk| now.saturating_sub(chunk.at)).max().unwrap_or(0)
+        let read = self.lanes().flat_map(|lane| &lane.ahead).map(|read| &read.chunk);
+        heads.chain(read).map(|chunk| now.saturating_sub(chunk.at)).max().unwrap_or(0)
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.consumers.iter().flat_map(|consumer| &consumer.lanes)
     }
 
     /// Consumers in the group that are to stay.
@@ -479,10 +557,10 @@ impl Group {
 
     /// Counts what is not done with the age that it has now.
     pub(super) fn count_waiting(&self, now: Milliseconds, ages: &mut Ages) {
-        let in_flight =
-            self.consumers.iter().flat_map(|consumer| &consumer.lanes).flat_map(|lane| &lane.in_flight);
+        let in_flight = self.lanes().flat_map(|lane| lane.in_flight.iter().map(|(_, chunk)| chunk));
+        let read = self.lanes().flat_map(|lane| lane.ahead.iter().map(|read| &read.chunk));
         let waiting = self.partitions.iter().flat_map(|partition| &partition.waiting);
-        for chunk in waiting.chain(in_flight.map(|(_, chunk)| chunk)) {
+        for chunk in waiting.chain(read).chain(in_flight) {
             ages.record(now.saturating_sub(chunk.at), chunk.messages);
         }
     }

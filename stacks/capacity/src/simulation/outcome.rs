@@ -25,6 +25,13 @@ impl Ages {
         }
     }
 
+    /// Counts what others counted as well.
+    pub fn add(&mut self, others: &Ages) {
+        for (bucket, messages) in (0u64..).zip(&others.buckets).filter(|(_, messages)| **messages > 0) {
+            self.record(bucket * BUCKET, *messages);
+        }
+    }
+
     /// How many were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -74,6 +81,15 @@ pub struct Sample {
     pub ready: u32,
     /// The greatest age of a message that no batch had taken, since the sample before, in seconds.
     pub oldest_seconds: f64,
+    /// The age that half of the messages did not exceed whose effect came to be since the sample before, in seconds; 0
+    /// without any.
+    pub age_p50: f64,
+    /// The same of 95 in a hundred.
+    pub age_p95: f64,
+    /// The same of 99 in a hundred.
+    pub age_p99: f64,
+    /// Replicas times seconds since the beginning.
+    pub replica_seconds: f64,
 }
 
 /// A change of the replicas.

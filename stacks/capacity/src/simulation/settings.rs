@@ -26,6 +26,8 @@ pub struct Workload {
     pub batch_processing_seconds: f64,
     /// Batches that a consumer has in flight.
     pub batches_in_flight: u32,
+    /// Batches that wait in a lane, at most, before its partitions are paused.
+    pub batches_waiting: u32,
     /// The peak, in messages per second.
     pub peak_messages_per_second: f64,
     /// What the peak is multiplied with.
@@ -42,9 +44,10 @@ impl Workload {
     /// With what is wrong.
     pub fn check(&self) -> Result<(), CapacityError> {
         let seconds = self.batch_processing_seconds.min(self.batch_timeout_seconds);
-        if self.partitions == 0 || self.batch_size == 0 || self.batches_in_flight == 0 || seconds < 0.0 {
+        let counts = [self.partitions, self.batch_size, self.batches_in_flight, self.batches_waiting];
+        if counts.contains(&0) || seconds < 0.0 {
             return Err(CapacityError::new(
-                "partitions, batch_size and batches_in_flight are at least 1, times at least 0",
+                "partitions, batch_size, batches_in_flight and batches_waiting are at least 1, times at least 0",
             ));
         }
         Ok(())

@@ -6,6 +6,9 @@ use super::{
 };
 use crate::live::{self, clock, sparkline};
 
+/// Columns before a sparkline.
+const LABEL: usize = 25;
+
 /// What is shown.
 pub(super) struct Scene<'a> {
     /// The step, in words.
@@ -32,10 +35,12 @@ impl live::Scene for Scene<'_> {
         self.now().at_seconds
     }
 
-    fn block(&self) -> Vec<String> {
+    fn block(&self, width: usize) -> Vec<String> {
         let now = self.now();
-        let course =
-            |value: fn(&Sample) -> f64| sparkline(&self.walked.samples.iter().map(value).collect::<Vec<_>>());
+        let columns = width.saturating_sub(LABEL);
+        let course = |value: fn(&Sample) -> f64| {
+            sparkline(&self.walked.samples.iter().map(value).collect::<Vec<_>>(), columns)
+        };
         let alarm = self.walked.alarm.as_deref().filter(|_| now.mode > 0).unwrap_or_default();
         let short: String = alarm.chars().take(56).collect();
         let blame = if short.is_empty() { String::new() } else { format!("{short} is to blame") };
@@ -84,6 +89,6 @@ mod tests {
         let alarm = Some("floodgate-local-ledger-PressureCpu".to_owned());
         let walked = Walked { samples, told, moments, alarm, ..Walked::default() };
         let scene = Scene { step: "the neighbour is there", walked: &walked };
-        insta::assert_snapshot!(format!("{}\n---\n{}", scene.block().join("\n"), scene.line()));
+        insta::assert_snapshot!(format!("{}\n---\n{}", scene.block(120).join("\n"), scene.line()));
     }
 }
