@@ -73,6 +73,8 @@ pub struct Lanes {
     limits: Limits,
     lanes: Vec<Lane>,
     assigned: BTreeMap<i32, Progress>,
+    /// The lanes of all partitions that are, or were, assigned.
+    homes: BTreeMap<i32, usize>,
     uncommitted: BTreeSet<i32>,
     tickets: u64,
     /// Empty batches whose memory is used again.
@@ -88,17 +90,36 @@ impl Lanes {
             limits,
             lanes,
             assigned: BTreeMap::new(),
+            homes: BTreeMap::new(),
             uncommitted: BTreeSet::new(),
             tickets: 0,
             spare: Vec::new(),
         }
     }
 
-    /// Takes partitions over.
+    /// Takes partitions over, each into the lane that has the fewest. One that comes back while its old lane is busy goes there
+    /// again: a batch that was given up may still run, and nothing of the partition may overtake it.
     pub fn assign(&mut self, partitions: &[i32]) {
-        for partition in partitions {
-            self.assigned.entry(*partition).or_default();
+        let new: BTreeSet<i32> =
+            partitions.iter().copied().filter(|partition| !self.assigned.contains_key(partition)).collect();
+        for partition in new {
+            let busy = |lane: &usize| self.lanes.get(*lane).is_some_and(|lane| lane.in_flight.is_some());
+            let lane = self.homes.get(&partition).copied().filter(busy).unwrap_or_else(|| self.emptiest());
+            self.homes.insert(partition, lane);
+            self.assigned.insert(partition, Progress::default());
         }
+    }
+
+    /// The lane with the fewest partitions, the first of equals.
+    fn emptiest(&self) -> usize {
+        let mut partitions = vec![0usize; self.lanes.len()];
+        for partition in self.assigned.keys() {
+            if let Some(count) = partitions.get_mut(self.lane_of(*partition)) {
+                *count += 1;
+            }
+        }
+        let fewest = partitions.iter().enumerate().min_by_key(|(_, count)| **count);
+        fewest.map_or(0, |(lane, _)| lane)
     }
 
     /// The partitions and how far each is done.
@@ -108,7 +129,7 @@ impl Lanes {
     }
 
     fn lane_of(&self, partition: i32) -> usize {
-        usize::try_from(partition).unwrap_or(0) % self.lanes.len()
+        self.homes.get(&partition).copied().unwrap_or(0)
     }
 
     /// Takes a record. A record of a partition that is not assigned is left out: its new owner reads it.
@@ -353,6 +374,34 @@ mod tests {
         assert_eq!(third.batch.origins().map(|origin| origin.offset).collect::<Vec<_>>(), [4, 5, 6, 7]);
         lanes.complete(third.lane, third.ticket);
         assert_eq!(lanes.dispatch_lane(0, at(1200)).unwrap().batch.len(), 2);
+    }
+
+    #[test]
+    fn partitions_spread_over_lanes_whatever_their_numbers() {
+        let mut lanes = Lanes::new(limits(1, 2));
+        lanes.assign(&[4, 0, 2, 6]);
+        let lane = |lanes: &Lanes, partition| lanes.lane_of(partition);
+        assert_eq!([0, 2, 4, 6].map(|partition| lane(&lanes, partition)), [0, 1, 0, 1]);
+        lanes.begin_revoke(&[0, 4]);
+        lanes.finish_revoke(&[0, 4]);
+        lanes.assign(&[8, 2]);
+        assert_eq!((lane(&lanes, 8), lane(&lanes, 2)), (0, 1), "who is there stays where it is");
+    }
+
+    #[test]
+    fn a_partition_that_comes_back_does_not_overtake_its_own_batch() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(limits(1, 2));
+        lanes.assign(&[0, 1]);
+        lanes.offer(record(1, 0), now);
+        let lost = lanes.dispatch(now).remove(0);
+        lanes.begin_revoke(&[0, 1]);
+        lanes.finish_revoke(&[0, 1]);
+        lanes.assign(&[1]);
+        lanes.offer(record(1, 0), now);
+        assert!(lanes.dispatch(now).is_empty(), "its lane is busy with what was given up");
+        lanes.complete(lost.lane, lost.ticket);
+        assert_eq!(lanes.dispatch(now).len(), 1);
     }
 
     #[test]
