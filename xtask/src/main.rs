@@ -21,6 +21,7 @@ mod explain;
 mod gc;
 mod history;
 mod hotswap;
+mod init;
 mod list;
 mod live;
 mod living;
@@ -51,7 +52,8 @@ use clap::{Parser, Subcommand};
 /// Floodgate: a streaming platform on AWS in Rust, the infrastructure and the applications.
 ///
 /// Begin with `cargo xtask deploy --env local`: it sets up a real Kafka broker and an AWS API emulator on this
-/// machine, deploys the stacks and starts the workers. No account, no root, no Docker.
+/// machine, deploys the stacks and starts the workers. No account, no root, no Docker. `cargo xtask doctor` tells what
+/// the machine lacks for it; `cargo xtask COMMAND --help` teaches each command with an example.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
 struct Cli {
@@ -94,6 +96,7 @@ enum Command {
     Redrive(redrive::RedriveArgs),
     Demo(demo::DemoArgs),
     Simulate(simulate::SimulateArgs),
+    Init(init::InitArgs),
     Codegen(codegen::CodegenArgs),
     Test(test::TestArgs),
     Bench(bench::BenchArgs),
@@ -143,6 +146,7 @@ fn main() -> ExitCode {
         Command::Redrive(arguments) => redrive::run(&arguments, &root),
         Command::Demo(arguments) => demo::run(&arguments, &root),
         Command::Simulate(arguments) => simulate::run(&arguments, &root),
+        Command::Init(arguments) => init::run(&arguments, &root),
         Command::Codegen(arguments) => codegen::run(&arguments, &root).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run(&arguments, &root),
         Command::Bench(arguments) => bench::run(&arguments, &root),
