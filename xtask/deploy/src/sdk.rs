@@ -18,8 +18,19 @@ where
         ),
         (Some(code), Some(message)) => anyhow::anyhow!("{what}: {message} ({code})"),
         (Some(code), None) => anyhow::anyhow!("{what}: {code}"),
-        _ => anyhow::anyhow!("{what}: {}", causes(&error)),
+        _ => unreached(what, &causes(&error)),
     }
+}
+
+/// AWS was not reached, or not even asked, because there is nothing to sign with.
+fn unreached(what: &str, causes: &str) -> anyhow::Error {
+    let lower = causes.to_lowercase();
+    if lower.contains("credentials") || lower.contains("identity") {
+        return anyhow::anyhow!(
+            "{what}: there are no AWS credentials ({causes}).\n  Sign in (`aws sso login`, AWS_PROFILE, or a token in the environment); `cargo xtask doctor --env ENV` tells whose they are"
+        );
+    }
+    anyhow::anyhow!("{what}: {causes}")
 }
 
 /// Whether AWS refuses the credentials themselves.
@@ -69,6 +80,17 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
     struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn who_is_not_signed_in_is_told_how() {
+        let told =
+            unreached("cannot list", "the credential provider was not enabled: no credentials in the chain");
+        assert!(told.to_string().contains("aws sso login"), "{told}");
+        assert_eq!(
+            unreached("cannot list", "connection refused").to_string(),
+            "cannot list: connection refused"
+        );
+    }
 
     #[test]
     fn causes_are_told_once_each() {

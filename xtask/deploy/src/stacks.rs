@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use aws_sdk_cloudformation::{
     Client,
     error::ProvideErrorMetadata,
@@ -79,13 +79,13 @@ impl CloudFormation for Stacks {
     }
 
     async fn template(&self, name: &str) -> Result<Json> {
-        let answer = self
-            .client
-            .get_template()
-            .stack_name(name)
-            .send()
-            .await
-            .map_err(|error| told(error, &format!("cannot read the template of {name}")))?;
+        let answer = self.client.get_template().stack_name(name).send().await.map_err(|error| {
+            if is_absent(&error) {
+                anyhow!("the stack {name} is not deployed; `cargo xtask deploy` makes it")
+            } else {
+                told(error, &format!("cannot read the template of {name}"))
+            }
+        })?;
         serde_json::from_str(answer.template_body().unwrap_or_default())
             .with_context(|| format!("the template of {name} is no JSON: who else has deployed it?"))
     }

@@ -33,6 +33,16 @@ fn functions_run_their_new_code_and_what_is_no_code_is_named() {
     house.succeeds(&["deploy"]);
     assert_eq!(answer(&house), "one");
 
+    // What it logs is in CloudWatch Logs, here as on AWS.
+    let log = house.succeeds(&["logs", "answer", "--since", "5m"]);
+    assert!(log.lines().any(|line| line.starts_with("answer  END RequestId")), "{log}");
+    let filtered = house.succeeds(&["logs", "functions", "--filter", "REPORT"]);
+    assert!(!filtered.is_empty() && filtered.lines().all(|line| line.contains("REPORT")), "{filtered}");
+    let (success, text) = house.run(&["logs", "nobody"]);
+    assert!(!success && text.contains("there is no system, workload or function `nobody`"), "{text}");
+    let variables = house.succeeds(&["outputs", "--stack", "functions", "--format", "env"]);
+    assert!(variables.starts_with("export FUNCTIONS_FUNCTION_INVOCATION='"), "{variables}");
+
     // New code and new infrastructure: the code comes, the infrastructure is named.
     compile(&house, "two");
     let rendered = fs::read(house.assembly().join("functions.template.json")).unwrap();

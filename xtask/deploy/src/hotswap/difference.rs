@@ -40,15 +40,17 @@ pub fn code_of(entry: &StackEntry, template: &Json) -> Vec<Code> {
 }
 
 /// The functions that a stack wants invoked when it is deployed, by logical id: new code of these is of use only
-/// with the invocation, and before what depends on it.
+/// with the invocation, and before what depends on it. Where an output does not tell which function it names, all are.
 #[must_use]
 pub fn invoked(entry: &StackEntry, template: &Json) -> BTreeSet<String> {
-    let named = entry.invocations.iter().filter_map(|invocation| {
-        let value = template.pointer(&format!("/Outputs/{}/Value", invocation.output))?;
+    let function = |output: &str| -> Option<String> {
+        let value = template.pointer(&format!("/Outputs/{output}/Value"))?;
         let id = value.get("Ref").or_else(|| value.get("Fn::GetAtt")?.get(0))?;
         id.as_str().map(str::to_owned)
-    });
-    named.collect()
+    };
+    let named: Option<BTreeSet<String>> =
+        entry.invocations.iter().map(|invocation| function(&invocation.output)).collect();
+    named.unwrap_or_else(|| code_of(entry, template).into_iter().map(|code| code.logical_id).collect())
 }
 
 /// What sets a deployed stack apart from what it should be, beside where its functions' code lies; in words, a thing
@@ -200,6 +202,9 @@ mod tests {
             found.iter().map(|code| (code.logical_id.as_str(), code.asset.as_str())).collect();
         assert_eq!(told, [("Migrate", "ledger-migrate"), ("Writer", "ledger-writer")]);
         assert_eq!(invoked(&entry(), &template()), BTreeSet::from(["Migrate".to_owned()]));
+        let mut unclear = template();
+        unclear["Outputs"]["Migration"]["Value"] = json!("fg-migrate");
+        assert_eq!(invoked(&entry(), &unclear).len(), 2);
     }
 
     #[test]

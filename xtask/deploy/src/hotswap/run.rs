@@ -214,6 +214,8 @@ impl Deployment<'_> {
             let detail = format!("{} runs what the stack says again; it had been swapped", code.asset);
             self.reporter.stack(&entry.name, "put right", &detail);
         }
+        // Another stack may do the same beside this one. Who is overwritten is written down once too long, and the
+        // next deployment finds it as it should be; nobody is taken out but by itself.
         let mut left: BTreeSet<String> = self.swapped.read().await?;
         left.remove(&entry.id);
         self.swapped.write(&left).await

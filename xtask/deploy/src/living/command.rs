@@ -178,10 +178,12 @@ impl Scene<'_> {
             self.entry(id)?;
         }
         let mut all = Vec::new();
+        let mut looked = false;
         for entry in self.manifest.stacks.iter().filter(|stack| only.is_empty() || only.contains(&stack.id)) {
             if self.operations.cloud.describe(&entry.name).await?.is_none() {
                 continue;
             }
+            looked = true;
             let template = self.operations.cloud.template(&entry.name).await?;
             let drifted = drift::detect(self.client, self.poll, entry, &template).await?;
             if !self.json {
@@ -197,6 +199,11 @@ impl Scene<'_> {
                 drift::revert(self.client, &self.operations, entry, &template).await?;
             }
             all.extend(drifted);
+        }
+        if !looked {
+            let what = if only.is_empty() { "nothing" } else { "none of these stacks" };
+            let environment = &self.manifest.environment;
+            bail!("{what} of {environment} is deployed; `cargo xtask deploy --env {environment}` does it");
         }
         if self.json {
             println!("{}", serde_json::to_string_pretty(&all)?);
