@@ -112,7 +112,9 @@ fn functions_run_their_new_code_and_what_is_no_code_is_named() {
 
 #[test]
 fn a_workload_whose_program_changed_is_replaced_and_the_others_go_on() {
-    let house = House::with_systems(&[System::Trades]);
+    let mut environment = platform::Environment::load(&support::workspace(), "local").unwrap();
+    environment.systems = vec![System::Trades];
+    let house = House::of(&platform::render(&environment).unwrap());
     fs::create_dir_all(house.binaries()).unwrap();
     let programs = support::binaries();
     for entry in fs::read_dir(&programs).unwrap() {
