@@ -108,7 +108,7 @@ fn install(root: &Path) -> Result<PathBuf> {
 }
 
 /// The stacks that need no published code, nor any stack that does.
-fn comparable(manifest: &Manifest) -> Vec<&StackEntry> {
+pub(crate) fn comparable(manifest: &Manifest) -> Vec<&StackEntry> {
     let mut without: BTreeSet<&str> = BTreeSet::new();
     // Producers come first in a manifest.
     for entry in &manifest.stacks {

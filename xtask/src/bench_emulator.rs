@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use cfn::{Json, assembly::Manifest, to_canonical_bytes};
+use cfn::{
+    Json,
+    assembly::{Manifest, StackEntry},
+    to_canonical_bytes,
+};
 use regex::Regex;
 
 /// How often a stack's status is asked for.
@@ -65,20 +69,20 @@ impl Emulator {
     /// Creates all stacks at once and waits for the last.
     pub(crate) fn create_all(
         &self,
-        manifest: &Manifest,
+        region: &str,
+        stacks: &[&StackEntry],
         templates: &BTreeMap<String, Json>,
         parameters: &Parameters,
     ) -> Result<Duration> {
         let begun = Instant::now();
         let outcomes: Vec<Result<()>> = thread::scope(|scope| {
-            let running: Vec<_> = manifest
-                .stacks
+            let running: Vec<_> = stacks
                 .iter()
                 .map(|entry| {
                     scope.spawn(|| {
                         let template = templates.get(&entry.id).context("a stack without a template")?;
                         let values = parameters.get(&entry.id).cloned().unwrap_or_default();
-                        self.create(&manifest.region, &entry.name, template, &values)
+                        self.create(region, &entry.name, template, &values)
                     })
                 })
                 .collect();
