@@ -164,7 +164,13 @@ impl Deployment<'_> {
             self.deploy_workloads(local, &mut known).await?;
         }
         if let Some(eks) = eks {
-            self.install_workloads(eks, &mut known, began).await?;
+            self.install_workloads(eks, &mut known).await?;
+        }
+        if self.manifest.provider == "aws" && self.asked.only.is_empty() {
+            let Self { manifest, stacks, functions, alarms, reporter, .. } = self;
+            let (known, since) = (&known, began);
+            let smoke = Smoke { manifest, stacks, functions, alarms, workloads: eks, known, since, reporter };
+            smoke.check().await?;
         }
         Ok(known)
     }
@@ -188,20 +194,13 @@ impl Deployment<'_> {
         of_workloads.chain(cluster_manifests.iter().flat_map(|manifest| &manifest.values)).cloned().collect()
     }
 
-    /// Pushes images, then installs what the cluster gets, then looks whether it all works.
-    async fn install_workloads(
-        &self,
-        eks: &EksWorkloads<'_>,
-        known: &mut Known,
-        since: SystemTime,
-    ) -> Result<()> {
+    /// Pushes images, then installs what the cluster gets.
+    async fn install_workloads(&self, eks: &EksWorkloads<'_>, known: &mut Known) -> Result<()> {
         let values = self.values_of_workloads();
         self.look_up(&values, known).await?;
         self.assets.ready(&values, known).await?;
         self.reporter.stack("workloads", "installing", "and waiting until they run");
-        eks.install(known).await?;
-        let Self { manifest, stacks, functions, alarms, reporter, .. } = self;
-        Smoke { manifest, stacks, functions, alarms, workloads: eks, known, since, reporter }.check().await
+        eks.install(known).await
     }
 
     /// Deploys the stacks while functions are packed and published; gives how many changed.

@@ -130,8 +130,8 @@ pub struct Smoke<'a> {
     pub functions: &'a aws_sdk_lambda::Client,
     /// CloudWatch.
     pub alarms: &'a aws_sdk_cloudwatch::Client,
-    /// What runs in the cluster.
-    pub workloads: &'a EksWorkloads<'a>,
+    /// What runs in the cluster; nothing where stacks alone were deployed.
+    pub workloads: Option<&'a EksWorkloads<'a>>,
     /// What is known of the environment.
     pub known: &'a Known,
     /// When the deployment began.
@@ -215,8 +215,10 @@ impl Smoke<'_> {
 
     async fn look(&self, watched: &[Watched]) -> Result<BTreeMap<String, Seen>> {
         let mut all: BTreeMap<String, Seen> = BTreeMap::new();
-        for running in self.workloads.running(self.known).await? {
-            all.entry(running.system.clone()).or_default().workloads.push(running);
+        if let Some(workloads) = self.workloads {
+            for running in workloads.running(self.known).await? {
+                all.entry(running.system.clone()).or_default().workloads.push(running);
+            }
         }
         for Watched { stack, mappings, alarms, own_topics } in watched {
             if mappings.is_empty() && alarms.is_empty() {

@@ -378,6 +378,12 @@ async fn an_environment_comes_to_be_in_order_and_a_second_time_nothing_changes()
         &[&format!("kubernetes apply {EXPORTERS}"), &format!("kubernetes delete {SCALED_OBJECT}")],
     );
     assert_eq!(count(&journal, "kubernetes delete"), 1, "{journal:#?}");
+
+    // A chart may hold what is not ours: it is told, not removed.
+    scene.edit("manifest.json", |manifest| manifest["helm_releases"] = json!([]));
+    let text = scene.succeeds(&["deploy"]);
+    assert!(text.contains("`helm uninstall keda --namespace keda` removes it"), "{text}");
+    assert_eq!(count(&scene.journal(), "helm uninstall"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -442,8 +448,12 @@ async fn what_would_stop_the_workloads_is_said_before_anything_is_touched() {
     // Without workloads none of it is needed.
     fs::rename(scene.path("answer"), scene.path("binaries/answer")).unwrap();
     fs::remove_file(scene.path("programs/helm")).unwrap();
-    scene.succeeds(&["deploy", "--stacks-only"]);
+    let text = scene.succeeds(&["deploy", "--stacks-only"]);
     assert_eq!(count(&scene.journal(), "kubernetes"), 0);
+    assert!(
+        text.contains("ledger: 1 event sources enabled, 1 alarms quiet"),
+        "it is looked at as well: {text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::{
     apply::{Change, Cluster, documents},
     helm::Helm,
-    inventory::{Object, prune},
+    inventory::{Object, RELEASE, prune},
     order::{Part, install_order},
     rollout::has_rollout,
 };
@@ -92,7 +92,10 @@ impl Installation<'_> {
         let mut wanted = BTreeSet::new();
         for part in &order {
             let objects = match part {
-                Part::Release(_) => Vec::new(),
+                Part::Release(release) => {
+                    wanted.insert(Object::release(release));
+                    Vec::new()
+                }
                 Part::Workload(workload) => {
                     self.objects(&workload.name, &workload.manifest, &workload.values)?
                 }
@@ -115,7 +118,8 @@ impl Installation<'_> {
         }
         for object in &pruning.keep {
             self.reporter.say(&format!(
-                "{object} is no longer rendered and is kept, because it may hold what is not ours; `kubectl delete` removes it"
+                "{object} is no longer rendered and is kept, because it may hold what is not ours; `{}` removes it",
+                object.removal()
             ));
         }
         self.cluster.remember(environment, &wanted).await
@@ -191,7 +195,8 @@ impl Installation<'_> {
         let environment = &self.manifest.environment;
         let before = self.cluster.inventory(environment).await?;
         // Objects of the same kinds go in the inventory's order; the rest waits for the namespaces, which go last.
-        let (last, first): (Vec<_>, Vec<_>) = before.iter().partition(|object| object.kind == "Namespace");
+        let objects = before.iter().filter(|object| object.kind != RELEASE);
+        let (last, first): (Vec<_>, Vec<_>) = objects.partition(|object| object.kind == "Namespace");
         for object in first {
             self.reporter.stack(&object.to_string(), "deleting", "");
             self.cluster.delete(object, DELETE_TIMEOUT).await?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use cfn::assembly::HelmReleaseEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -12,9 +13,12 @@ pub const NAMESPACE: &str = "kube-system";
 /// The key in it.
 pub const KEY: &str = "objects";
 
+/// The kind under which a Helm release is remembered. It is no object of the API: helm keeps it.
+pub const RELEASE: &str = "HelmRelease";
+
 /// Kinds that are never pruned: what they hold may be others', or data. They are told of.
-const KEPT: [&str; 4] =
-    ["CustomResourceDefinition", "Namespace", "PersistentVolume", "PersistentVolumeClaim"];
+const KEPT: [&str; 5] =
+    ["CustomResourceDefinition", RELEASE, "Namespace", "PersistentVolume", "PersistentVolumeClaim"];
 
 /// An object of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,6 +45,29 @@ impl Object {
             namespace: text("/metadata/namespace"),
             name: text("/metadata/name")?,
         })
+    }
+
+    /// A Helm release, as it is remembered.
+    #[must_use]
+    pub fn release(release: &HelmReleaseEntry) -> Self {
+        Self {
+            api_version: "helm.sh/v3".to_owned(),
+            kind: RELEASE.to_owned(),
+            namespace: Some(release.namespace.clone()),
+            name: release.name.clone(),
+        }
+    }
+
+    /// The command that removes it.
+    #[must_use]
+    pub fn removal(&self) -> String {
+        let (verb, kind) = match self.kind.as_str() {
+            RELEASE => ("helm uninstall", String::new()),
+            kind => ("kubectl delete", format!(" {}", kind.to_lowercase())),
+        };
+        let namespace =
+            self.namespace.as_ref().map(|name| format!(" --namespace {name}")).unwrap_or_default();
+        format!("{verb}{kind} {}{namespace}", self.name)
     }
 
     /// The same object, whatever version of its API it was applied with.
@@ -110,6 +137,15 @@ mod tests {
         let pruning = prune(&before, &BTreeSet::new());
         assert_eq!(pruning.delete, [object("v1", "Service", "consumer")]);
         assert_eq!(pruning.keep, [object("v1", "Namespace", "trades")]);
+    }
+
+    #[test]
+    fn what_is_kept_is_told_with_the_command_that_removes_it() {
+        let claim = object("v1", "PersistentVolumeClaim", "prometheus");
+        assert_eq!(claim.removal(), "kubectl delete persistentvolumeclaim prometheus --namespace trades");
+        let release = object("helm.sh/v3", RELEASE, "keda");
+        assert_eq!(release.removal(), "helm uninstall keda --namespace trades");
+        assert_eq!(prune(&BTreeSet::from([release.clone()]), &BTreeSet::new()).keep, [release]);
     }
 
     #[test]
