@@ -108,8 +108,9 @@ fn read(text: &str, workloads: &mut Vec<Workload>, scaled: &mut Vec<(String, Jso
         let name = text_at(&document, "/metadata/name").unwrap_or_default();
         match kind {
             "Deployment" => {
-                workloads.push(deployment(&document).with_context(|| format!("Deployment {name}"))?);
+                workloads.push(workload(&document).with_context(|| format!("Deployment {name}"))?);
             }
+            "Job" => job(&document).with_context(|| format!("Job {name}"))?,
             "ScaledObject" => {
                 let source = scaled_object(&document).and_then(|manifest| Ok(manifest.source()?));
                 let source = source.with_context(|| format!("ScaledObject {name}"))?;
@@ -117,7 +118,7 @@ fn read(text: &str, workloads: &mut Vec<Workload>, scaled: &mut Vec<(String, Jso
             }
             kind if PASSED_OVER.contains(&kind) => {}
             other => bail!(
-                "the kind `{other}` cannot be run locally; known are Deployment, ScaledObject and, passed over, {}",
+                "the kind `{other}` cannot be run locally; known are Deployment, Job, ScaledObject and, passed over, {}",
                 PASSED_OVER.join(", ")
             ),
         }
@@ -138,7 +139,18 @@ fn attach(mut workloads: Vec<Workload>, scaled: Vec<(String, Json)>) -> Result<V
     Ok(workloads)
 }
 
-fn deployment(document: &Json) -> Result<Workload> {
+/// A Job that waits for somebody who runs it; on one machine that is `cargo xtask load`. That it could run is made sure of.
+fn job(document: &Json) -> Result<()> {
+    let suspended = document.pointer("/spec/suspend").and_then(Json::as_bool);
+    anyhow::ensure!(
+        suspended == Some(true),
+        "is not suspended; a Job that runs by itself is not run locally"
+    );
+    workload(document).map(drop)
+}
+
+/// The pod of a Deployment or a Job, and how many of it run.
+fn workload(document: &Json) -> Result<Workload> {
     let name = text_at(document, "/metadata/name").context("metadata.name is missing")?.to_owned();
     let spec = document.pointer("/spec/template/spec").context("spec.template.spec is missing")?;
     let containers = spec.get("containers").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -237,6 +249,23 @@ mod tests {
         assert!(refused(&SCALED.replace("consumer}", "other}")).contains("`other`"));
         assert!(refused(&SCALED.replace(" 9", " 900")).contains("maxReplicaCount 900"));
         assert!(refused(&SCALED.replace("topic: t,", "")).contains("topic"));
+    }
+
+    #[test]
+    fn a_suspended_job_is_known_and_does_not_run() {
+        let image = format!("local/tag-load@sha256:{}", "b".repeat(64));
+        let job = manifest(&image).replace("Deployment", "Job").replace("replicas: 2", "suspend: true");
+        assert_eq!(parse(&job).unwrap(), []);
+        let refused = |text: &str| format!("{:#}", parse(text).unwrap_err());
+        assert!(
+            refused(&job.replace("suspend: true", "suspend: false"))
+                .contains("Job consumer: is not suspended")
+        );
+        assert!(
+            refused(&job.replace(&image, "elsewhere/x")).contains("elsewhere/x"),
+            "its pod is one of ours"
+        );
+        assert!(refused(&format!("{job}{SCALED}")).contains("no Deployment"), "nothing scales a Job");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use deploy_engine::{
     wiring::Known,
 };
 use kubernetes_api::Shared;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 async fn cluster() -> (Cluster, Shared) {
     let shared = Shared::default();
@@ -211,4 +211,71 @@ async fn a_removal_leaves_nothing_of_ours_and_can_be_run_again() {
         name: "settings".to_owned(),
     };
     fixture.cluster.delete(&gone, Duration::from_secs(1)).await.unwrap();
+}
+
+const JOB: &str = "/apis/batch/v1/namespaces/trades/jobs/load";
+
+fn job(image: &str) -> Json {
+    json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "load", "namespace": "trades" },
+        "spec": { "suspend": true, "parallelism": 1, "completions": 1, "template": { "image": image } } })
+}
+
+fn log(shared: &Shared) -> Vec<String> {
+    std::mem::take(&mut shared.lock().unwrap().log)
+}
+
+/// As `kubectl patch` and the cluster do.
+fn change_job(shared: &Shared, change: impl FnOnce(&mut Json)) {
+    change(shared.lock().unwrap().objects.get_mut(JOB).unwrap());
+}
+
+#[tokio::test]
+async fn a_job_that_is_changed_is_made_anew() {
+    let (cluster, shared) = cluster().await;
+    assert_eq!(cluster.apply(&job("image:1")).await.unwrap(), Change::Created);
+    assert_eq!(cluster.apply(&job("image:1")).await.unwrap(), Change::Unchanged);
+    let _ = log(&shared);
+    assert_eq!(cluster.apply(&job("image:2")).await.unwrap(), Change::Changed);
+    let [apply, delete] = [format!("apply {JOB}"), format!("delete {JOB}")];
+    assert_eq!(log(&shared), [apply.as_str(), &delete, &apply]);
+    let now = shared.lock().unwrap().objects[JOB].clone();
+    assert_eq!(
+        (&now["spec"]["template"]["image"], &now["spec"]["suspend"]),
+        (&json!("image:2"), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_somebody_runs_is_left_alone_and_one_that_has_run_is_made_ready_again() {
+    let (cluster, shared) = cluster().await;
+    let _ = cluster.apply(&job("image:1")).await.unwrap();
+    change_job(&shared, |job| {
+        job["spec"]["suspend"] = json!(false);
+        job["spec"]["parallelism"] = json!(4);
+        job["spec"]["completions"] = json!(4);
+    });
+    let _ = cluster.apply(&job("image:1")).await.unwrap();
+    let running = shared.lock().unwrap().objects[JOB].clone();
+    assert_eq!((&running["spec"]["suspend"], &running["spec"]["parallelism"]), (&json!(false), &json!(4)));
+    change_job(&shared, |job| {
+        job["status"] = json!({ "conditions": [{ "type": "Failed", "status": "True" }] })
+    });
+    let _ = log(&shared);
+    assert_eq!(cluster.apply(&job("image:1")).await.unwrap(), Change::Changed);
+    assert_eq!(log(&shared), [format!("delete {JOB}"), format!("apply {JOB}")]);
+    let ready = shared.lock().unwrap().objects[JOB].clone();
+    assert_eq!((&ready["spec"]["suspend"], ready.get("status")), (&json!(true), None));
+}
+
+/// A run that takes hours, or one that failed, keeps no deploy waiting.
+#[tokio::test]
+async fn an_installation_does_not_wait_for_a_job_that_somebody_runs() {
+    let fixture = Fixture::new().await;
+    let with_job = format!("{SETTINGS}---\n{}\n", job("image:1"));
+    std::fs::write(fixture.directory.path().join("settings.yaml"), with_job).unwrap();
+    fixture.installation().run().await.unwrap();
+    change_job(&fixture.shared, |job| job["spec"]["suspend"] = json!(false));
+    fixture.installation().run().await.unwrap();
+    let running = fixture.shared.lock().unwrap().objects[JOB].clone();
+    assert_eq!(running["spec"]["suspend"], false);
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use cfn::Json;
 use deploy_engine::{
     cloudformation::CloudFormation,
     deploy::templates,
@@ -89,6 +90,11 @@ async fn local_workloads(
     asked: &Asked<'_>,
 ) -> Result<()> {
     let since = asked.since.map(|since| since.as_secs().to_string());
+    // A Job runs when somebody asks for it; until then it has no log, which keeps nobody from those of its system.
+    let status = local.ask(&["status"]).await?;
+    let running = status.get("workloads").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let runs = |name: &str| running.iter().any(|workload| workload["name"] == name);
+    let names: Vec<&str> = names.iter().copied().filter(|name| *name == asked.name || runs(name)).collect();
     let arguments = |name: &'_ str| {
         let mut arguments = vec!["logs".to_owned(), name.to_owned()];
         arguments.extend(asked.follow.then(|| "--follow".to_owned()));

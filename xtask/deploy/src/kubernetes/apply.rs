@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     inventory::{KEY, NAMESPACE, Object},
+    job::{self, Step},
     rollout::{Progress, progress},
 };
 
@@ -26,6 +27,9 @@ pub const FIELD_MANAGER: &str = "floodgate";
 
 /// How often an object is looked at while it changes.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How long a Job may take to go before it is made anew: its pods have their grace period.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// What an application did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +144,7 @@ impl Cluster {
     }
 
     /// Applies a manifest, server-side. Fields that others set are left; fields of ours that others have taken
-    /// are taken back.
+    /// are taken back. A Job that cannot be changed to what is wanted is deleted and made anew; what it runs then ends.
     ///
     /// # Errors
     ///
@@ -150,16 +154,37 @@ impl Cluster {
         let api = self.api(&object).await?;
         let version = |object: &DynamicObject| object.metadata.resource_version.clone();
         let before = api.get_opt(&object.name).await.with_context(|| format!("{object} cannot be read"))?;
+        let step = match &before {
+            Some(before) => job::step(manifest, &serde_json::to_value(before)?),
+            None => Step::Apply(manifest.clone()),
+        };
+        let Step::Apply(wanted) = step else {
+            return self.replace(&api, &object, manifest).await;
+        };
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        let after = api
-            .patch(&object.name, &parameters, &Patch::Apply(manifest))
-            .await
-            .with_context(|| format!("{object} cannot be applied"))?;
+        let after = match api.patch(&object.name, &parameters, &Patch::Apply(&wanted)).await {
+            Ok(after) => after,
+            Err(kube::Error::Api(status))
+                if object.kind == "Job" && job::is_immutable(status.code, &status.message) =>
+            {
+                return self.replace(&api, &object, manifest).await;
+            }
+            Err(error) => return Err(error).with_context(|| format!("{object} cannot be applied")),
+        };
         Ok(match before {
             None => Change::Created,
             Some(before) if version(&before) == version(&after) => Change::Unchanged,
             Some(_) => Change::Changed,
         })
+    }
+
+    /// Deletes an object, waits until it is gone with its pods, and makes it anew.
+    async fn replace(&self, api: &Api<DynamicObject>, object: &Object, manifest: &Json) -> Result<Change> {
+        self.delete(object, REPLACE_TIMEOUT).await?;
+        api.patch(&object.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(manifest))
+            .await
+            .with_context(|| format!("{object} was deleted and cannot be made anew"))?;
+        Ok(Change::Changed)
     }
 
     /// Waits until an object runs as it was told to.

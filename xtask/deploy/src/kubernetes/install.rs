@@ -177,7 +177,7 @@ impl Installation<'_> {
         }
         let detail = format!("{changed} of {} objects", objects.len());
         self.reporter.stack(part.name(), if changed == 0 { "unchanged" } else { "applied" }, &detail);
-        for object in objects.iter().filter_map(Object::of).filter(|object| has_rollout(&object.kind)) {
+        for object in objects.iter().filter(|object| has_rollout(object)).filter_map(Object::of) {
             let tell = |on: &str| self.reporter.stack(&object.name, "rolling out", on);
             self.cluster.rollout(&object, ROLLOUT_TIMEOUT, tell).await?;
         }

@@ -7,6 +7,7 @@ pub mod eks;
 pub mod helm;
 pub mod install;
 pub mod inventory;
+pub mod job;
 pub mod order;
 pub mod rollout;
 pub mod token;

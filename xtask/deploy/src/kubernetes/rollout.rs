@@ -2,6 +2,8 @@
 
 use serde_json::Value as Json;
 
+use super::job::is_on_demand;
+
 /// How far a rollout is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -48,12 +50,13 @@ pub fn progress(object: &Json) -> Progress {
             }
         }
         "Job" => {
-            let condition =
-                |kind: &str| condition(object, kind).is_some_and(|found| found["status"] == "True");
-            if condition("Failed") {
-                let why = object.pointer("/status/conditions/0/message").and_then(Json::as_str);
+            if let Some(failed) = holds(object, "Failed") {
+                let why = failed["message"].as_str();
                 Progress::Failed { why: why.unwrap_or("the job has failed").to_owned() }
-            } else if condition("Complete") {
+            } else if holds(object, "Complete").is_some()
+                || object.pointer("/spec/suspend") == Some(&Json::Bool(true))
+            {
+                // One that is suspended does what it was told to: it waits for whoever runs it.
                 Progress::Complete
             } else {
                 waiting("the job runs".to_owned())
@@ -63,10 +66,26 @@ pub fn progress(object: &Json) -> Progress {
     }
 }
 
-/// Whether a kind has a rollout to wait for.
+/// Whether an application has a rollout to wait for. A Job that waits for somebody who runs it has none, also while
+/// somebody does.
 #[must_use]
-pub fn has_rollout(kind: &str) -> bool {
-    matches!(kind, "Deployment" | "Job")
+pub fn has_rollout(manifest: &Json) -> bool {
+    match manifest.get("kind").and_then(Json::as_str) {
+        Some("Deployment") => true,
+        Some("Job") => !is_on_demand(manifest),
+        _ => false,
+    }
+}
+
+/// Whether a Job has ended, well or badly.
+#[must_use]
+pub fn is_finished(job: &Json) -> bool {
+    holds(job, "Complete").is_some() || holds(job, "Failed").is_some()
+}
+
+/// The condition of that type, if it is the case.
+fn holds<'a>(object: &'a Json, kind: &str) -> Option<&'a Json> {
+    condition(object, kind).filter(|found| found["status"] == "True")
 }
 
 fn condition<'a>(object: &'a Json, kind: &str) -> Option<&'a Json> {
@@ -135,5 +154,19 @@ mod tests {
         let job = |kind: &str| json!({ "kind": "Job", "status": { "conditions": [{ "type": kind, "status": "True", "message": "m" }] } });
         assert_eq!(progress(&job("Complete")), Progress::Complete);
         assert_eq!(progress(&job("Failed")), Progress::Failed { why: "m".to_owned() });
+        let failed = json!({ "kind": "Job", "status": { "conditions": [
+            { "type": "FailureTarget", "status": "True", "message": "first" },
+            { "type": "Failed", "status": "True", "message": "a pod has failed" }
+        ] } });
+        assert_eq!(progress(&failed), Progress::Failed { why: "a pod has failed".to_owned() });
+    }
+
+    #[test]
+    fn nobody_waits_for_a_job_that_waits_for_somebody() {
+        let job = |suspend: bool| json!({ "kind": "Job", "spec": { "suspend": suspend } });
+        assert_eq!(progress(&job(true)), Progress::Complete);
+        assert!(matches!(progress(&job(false)), Progress::Waiting { .. }));
+        assert!(!has_rollout(&job(true)) && has_rollout(&job(false)));
+        assert!(has_rollout(&deployment(1, json!({}))) && !has_rollout(&json!({ "kind": "Service" })));
     }
 }

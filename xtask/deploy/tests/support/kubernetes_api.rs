@@ -67,6 +67,7 @@ fn resources(group: &str) -> Option<Json> {
             one("namespaces", "Namespace", false)
         ]),
         "apps/v1" => json!([one("deployments", "Deployment", true)]),
+        "batch/v1" => json!([one("jobs", "Job", true)]),
         "networking.k8s.io/v1" => json!([one("ingresses", "Ingress", true)]),
         "keda.sh/v1alpha1" => json!([one("scaledobjects", "ScaledObject", true)]),
         _ => return None,
@@ -117,6 +118,16 @@ async fn serve(
             let mut object: Json = serde_json::from_slice(&body).unwrap();
             let line = format!("apply {path}");
             store.note(line);
+            // What a Job runs is settled when it is made.
+            let template = |job: &Json| job["spec"]["template"].clone();
+            let is_job = object["kind"] == "Job";
+            if is_job && store.objects.get(&path).is_some_and(|old| template(old) != template(&object)) {
+                let message =
+                    "Job.batch \"load\" is invalid: spec.template: Invalid value: {}: field is immutable";
+                let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid",
+                    "message": message, "code": 422 });
+                return (StatusCode::UNPROCESSABLE_ENTITY, Body(body));
+            }
             let same = store.objects.get(&path).is_some_and(|old| {
                 let mut old = old.clone();
                 old["metadata"].as_object_mut().unwrap().remove("resourceVersion");
