@@ -16,7 +16,7 @@ use crate::{environment::Environment, network::stack_properties};
 pub const DESCRIPTION: &str = "EKS cluster in Auto Mode, access entries, image repositories";
 
 /// The workloads that have a repository.
-pub const IMAGES: [&str; 3] = ["trade-producer", "trade-consumer", "tag-worker"];
+pub const IMAGES: [&str; 4] = ["trade-producer", "trade-consumer", "tag-worker", "tag-load"];
 
 /// The cluster with its repositories.
 #[derive(Clone, Debug)]

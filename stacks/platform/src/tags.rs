@@ -1,5 +1,14 @@
-//! The tags system: a topic of tags, workers that keep snapshots and deltas of them in MemoryDB, and a fleet
-//! that makes load.
+//! The tags system: a topic of tags, workers that keep snapshots and deltas of them in MemoryDB, and a Job that makes
+//! load.
+//!
+//! The load is a Job and no Auto Scaling group of machines. The published system ran its producers on a group that was
+//! scaled by hand from 0 to 128 instances, told to each by a file what it was, began by commands over SSM and collected
+//! the results by rsync. A Job has all of this by itself: it is suspended and costs nothing until somebody runs it, its
+//! pods are numbered and know their part, it says when all are done and which failed, and their logs are where all logs
+//! are. The nodes come with the pods and go with them (EKS Auto Mode), the pods have the image, the identity and the
+//! limits that workers have, and there is no machine image, agent or launch template to keep. What a group has over
+//! it, a machine of one's own for each producer, is wanted for latencies in microseconds; those of this topic are
+//! in milliseconds.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +23,10 @@ use constructs::{
     network::as_text,
 };
 use worker_contract::{
-    CacheAuthentication, CacheConfiguration, KafkaAuthentication, KafkaConfiguration, cache::CACHE_ACCESS,
-    tags::WorkerConfiguration, trades::METRICS_ADDRESS_DEFAULT,
+    CacheAuthentication, CacheConfiguration, KafkaAuthentication, KafkaConfiguration,
+    cache::CACHE_ACCESS,
+    tags::{LOAD_RATE_BOUNDS, LoadConfiguration, LoadShape, WorkerConfiguration},
+    trades::METRICS_ADDRESS_DEFAULT,
 };
 
 use crate::{
@@ -26,7 +37,7 @@ use crate::{
     kubernetes::{Manifest, prometheus_operator::monitor},
     network::stack_properties,
     sizes::DEAD_LETTER_PARTITIONS,
-    workload::{Resources, Worker},
+    workload::{Job, Resources, Worker},
 };
 
 /// What the stack holds.
@@ -46,6 +57,29 @@ pub const NAMESPACE: &str = "tags";
 
 /// The workers' name: of their Deployment, their service account, their package and their image.
 pub const WORKER: &str = "tag-worker";
+
+/// The load's name: of its Job, its service account, its package and its image.
+pub const LOAD: &str = "tag-load";
+
+/// Pods that make the load side by side. One makes many times what an environment's peak is; more are for a load that
+/// comes from many clients, and are asked for when it is run.
+const LOAD_PODS: u64 = 1;
+
+/// How long a run is, in seconds, unless it is ended before.
+const LOAD_SECONDS: u64 = 600;
+
+/// The share of updates that delete an object.
+const LOAD_DELETE_SHARE: f64 = 0.05;
+
+/// Objects that a pod writes to, where there are so many: enough that few are written twice in a second, and few enough
+/// that each is written several times in a run.
+const LOAD_OBJECTS: u64 = 100_000;
+
+/// What a pod of the load is given to end, in seconds: it waits for acknowledgements for 30.
+const LOAD_GRACE_SECONDS: u64 = 45;
+
+/// What a pod of either gets of its node.
+const RESOURCES: Resources = Resources { cpu_millicores: 100, memory_mib: 128, memory_limit_mib: 256 };
 
 /// The longest message that is taken, in bytes.
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
@@ -111,10 +145,9 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, with_workloads: bool
         .produces(&kafka.cluster, &dead_letters)
         .statements(cache.grant_connect());
     cluster.kubernetes.pod_identity(&mut scope, "Worker", NAMESPACE, WORKER, worker.policy());
-    // Load is made by Kubernetes jobs: the nodes come and go with them in Auto Mode, nothing is paid for
-    // between runs, and there is no image, agent or group of machines to keep.
+    // It reads the cache as well, to verify what has become of its updates.
     let load = Needs::new().produces(&kafka.cluster, &topic).statements(cache.grant_connect());
-    cluster.kubernetes.pod_identity(&mut scope, "Load", NAMESPACE, "tag-load", load.policy());
+    cluster.kubernetes.pod_identity(&mut scope, "Load", NAMESPACE, LOAD, load.policy());
 
     let mut alarms = scope.child("Alarms");
     let limit =
@@ -139,15 +172,21 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, with_workloads: bool
         "Where the cache is reached, by TLS",
     );
     if with_workloads {
-        workers(app, base, &cache, &name)?;
+        workloads(app, base, &cache, &name)?;
     }
     Ok(())
 }
 
-/// The workers' Deployment. Their number follows from the messages per second: they wait for the network, not for a
-/// processor, and a scaler that adds some makes the group pause, which is what their latency is measured by.
-fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> Result<(), RenderError> {
-    let Base { environment, sizes, kafka, cluster, .. } = *base;
+/// What the workers and the load reach.
+struct Reach {
+    kafka: KafkaConfiguration,
+    cache: CacheConfiguration,
+    /// The values of both, when they are known.
+    values: BTreeMap<String, DeployValue>,
+}
+
+fn workloads(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> Result<(), RenderError> {
+    let Base { environment, kafka, .. } = *base;
     let region = environment.region.clone();
     let (authentication, cache_authentication, lookup_authentication) = match environment.provider {
         Provider::Aws => (
@@ -161,18 +200,57 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
         ),
         Provider::Local => (KafkaAuthentication::None, CacheAuthentication::None, "plaintext"),
     };
-    let configuration = WorkerConfiguration {
+    let reach = Reach {
         kafka: KafkaConfiguration {
             bootstrap_servers: "${{ kafka_bootstrap_servers }}".to_owned(),
             authentication,
         },
-        topic: TOPIC.to_owned(),
-        dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
-        consumer_group: CONSUMER_GROUP.to_owned(),
         cache: CacheConfiguration {
             endpoint: "${{ cache_host }}".to_owned(),
             authentication: cache_authentication,
         },
+        values: BTreeMap::from([
+            (
+                "kafka_bootstrap_servers".to_owned(),
+                DeployValue::Lookup(Lookup::MskBootstrapBrokers {
+                    cluster_arn: as_text(&kafka.cluster.arn()),
+                    authentication: lookup_authentication.to_owned(),
+                }),
+            ),
+            ("cache_host".to_owned(), DeployValue::Value(cache.cluster.cluster_endpoint_address())),
+        ]),
+    };
+    workers(app, base, &reach)?;
+    load(app, base, &reach)
+}
+
+/// Adds a workload of this system with its image.
+fn workload(app: &mut App, base: &Base<'_>, reach: &Reach, name: &str, manifest: String) {
+    let repository =
+        base.cluster.repositories.get(name).map(|handle| DeployValue::Value(handle.repository_uri()));
+    app.asset(name, AssetKind::Image, name, repository);
+    let mut values = reach.values.clone();
+    let image = DeployValue::Asset { name: name.to_owned(), field: "image_uri".to_owned() };
+    values.insert("image".to_owned(), image);
+    app.workload(Workload {
+        system: "tags".to_owned(),
+        name: name.to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        manifest,
+        values,
+    });
+}
+
+/// The workers' Deployment. Their number follows from the messages per second: they wait for the network, not for a
+/// processor, and a scaler that adds some makes the group pause, which is what their latency is measured by.
+fn workers(app: &mut App, base: &Base<'_>, reach: &Reach) -> Result<(), RenderError> {
+    let Base { environment, sizes, .. } = *base;
+    let configuration = WorkerConfiguration {
+        kafka: reach.kafka.clone(),
+        topic: TOPIC.to_owned(),
+        dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
+        consumer_group: CONSUMER_GROUP.to_owned(),
+        cache: reach.cache.clone(),
         batch_size: 500,
         batch_timeout_seconds: 0.005,
         batches_in_flight: 8,
@@ -190,31 +268,11 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
         environment: &configuration.to_environment(),
         grace_seconds: GRACE_SECONDS,
         spread: true,
-        resources: Resources { cpu_millicores: 100, memory_mib: 128, memory_limit_mib: 256 },
+        resources: RESOURCES,
     }
     .manifest()?
     .text();
-    let repository =
-        cluster.repositories.get(WORKER).map(|handle| DeployValue::Value(handle.repository_uri()));
-    app.asset(WORKER, AssetKind::Image, WORKER, repository);
-    let values = BTreeMap::from([
-        (
-            "kafka_bootstrap_servers".to_owned(),
-            DeployValue::Lookup(Lookup::MskBootstrapBrokers {
-                cluster_arn: as_text(&kafka.cluster.arn()),
-                authentication: lookup_authentication.to_owned(),
-            }),
-        ),
-        ("cache_host".to_owned(), DeployValue::Value(cache.cluster.cluster_endpoint_address())),
-        ("image".to_owned(), DeployValue::Asset { name: WORKER.to_owned(), field: "image_uri".to_owned() }),
-    ]);
-    app.workload(Workload {
-        system: "tags".to_owned(),
-        name: WORKER.to_owned(),
-        namespace: NAMESPACE.to_owned(),
-        manifest,
-        values,
-    });
+    workload(app, base, reach, WORKER, manifest);
     if environment.provider == Provider::Aws {
         app.cluster_manifest(ClusterManifest {
             name: "tag-monitors".to_owned(),
@@ -224,5 +282,44 @@ fn workers(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> R
             after: vec![WORKER.to_owned(), PROMETHEUS.to_owned()],
         });
     }
+    Ok(())
+}
+
+/// The Job that makes load, of the environment's own rate and messages. It waits for somebody who runs it.
+fn load(app: &mut App, base: &Base<'_>, reach: &Reach) -> Result<(), RenderError> {
+    let level = &base.environment.tags;
+    let objects = level.objects.min(LOAD_OBJECTS);
+    let channels = (objects / u64::from(level.objects_per_channel.max(1))).max(1);
+    let configuration = LoadConfiguration {
+        kafka: reach.kafka.clone(),
+        topic: TOPIC.to_owned(),
+        cache: Some(reach.cache.clone()),
+        updates_per_second: level
+            .messages_per_second
+            .clamp(*LOAD_RATE_BOUNDS.start(), *LOAD_RATE_BOUNDS.end()),
+        period_seconds: LOAD_SECONDS,
+        shape: LoadShape {
+            channels: u32::try_from(channels).unwrap_or(u32::MAX),
+            objects_per_channel: level.objects_per_channel,
+            message_bytes: level.message_bytes,
+            delete_share: LOAD_DELETE_SHARE,
+            lifetime_seconds: 0,
+        },
+        generator_seed: None,
+        verify: true,
+        number: 0,
+    };
+    let manifest = Job {
+        name: LOAD,
+        namespace: NAMESPACE,
+        system: "tags",
+        pods: LOAD_PODS,
+        environment: &configuration.to_environment(),
+        grace_seconds: LOAD_GRACE_SECONDS,
+        resources: RESOURCES,
+    }
+    .manifest()?
+    .text();
+    workload(app, base, reach, LOAD, manifest);
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! A worker in a cluster: a Deployment with all that belongs to it.
+//! Workloads in a cluster: a worker, which is a Deployment with all that belongs to it, and a Job.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec},
+        batch::v1::{Job as KubernetesJob, JobSpec},
         core::v1::{
             Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Namespace,
             ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
@@ -13,11 +14,7 @@ use k8s_openapi::{
         },
         policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 
 use crate::{
@@ -60,6 +57,39 @@ pub(crate) struct Worker<'a> {
     pub(crate) resources: Resources,
 }
 
+/// A Job that waits, suspended, for somebody who runs it: `kubectl patch` of `spec.suspend`, and of `spec.parallelism` and
+/// `spec.completions` for more pods, which are numbered (`JOB_COMPLETION_INDEX`). Each runs once. What has run goes after
+/// a day, in which its log can be read; a deploy puts it back at once.
+pub(crate) struct Job<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) system: &'a str,
+    /// How many pods run side by side.
+    pub(crate) pods: u64,
+    pub(crate) environment: &'a BTreeMap<String, String>,
+    pub(crate) grace_seconds: u64,
+    pub(crate) resources: Resources,
+}
+
+/// How long a Job that has run is kept, in seconds.
+const FINISHED_SECONDS: i32 = 86_400;
+
+/// Keeps a node from being taken away under a pod while it runs, for a better use of nodes (EKS Auto Mode, Karpenter).
+const STAYS: (&str, &str) = ("karpenter.sh/do-not-disrupt", "true");
+
+/// The pods of a workload.
+struct Pods<'a> {
+    name: &'a str,
+    system: &'a str,
+    environment: &'a BTreeMap<String, String>,
+    grace_seconds: u64,
+    /// Whether they are spread over zones.
+    spread: bool,
+    resources: Resources,
+    /// Whether they run once to their end; else they run for good, and serve metrics and probes.
+    once: bool,
+}
+
 /// A number as Kubernetes has it; one that does not fit is the greatest, which an API server refuses.
 fn number(value: u64) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
@@ -79,6 +109,17 @@ fn probe(path: &str, period_seconds: i32) -> Probe {
     }
 }
 
+fn namespace(name: &str) -> Namespace {
+    Namespace {
+        metadata: metadata(name, None, [("pod-security.kubernetes.io/enforce", "restricted")]),
+        ..Namespace::default()
+    }
+}
+
+fn account(name: &str, namespace: &str) -> ServiceAccount {
+    ServiceAccount { metadata: metadata(name, Some(namespace), []), ..ServiceAccount::default() }
+}
+
 impl Worker<'_> {
     /// Its resources, the namespace first.
     ///
@@ -87,15 +128,8 @@ impl Worker<'_> {
     /// As [`Manifest::with`].
     pub(crate) fn manifest(&self) -> Result<Manifest, RenderError> {
         let manifest = Manifest::default()
-            .with(&Namespace {
-                metadata: metadata(
-                    self.namespace,
-                    None,
-                    [("pod-security.kubernetes.io/enforce", "restricted")],
-                ),
-                ..Namespace::default()
-            })?
-            .with(&ServiceAccount { metadata: self.metadata([]), ..ServiceAccount::default() })?
+            .with(&namespace(self.namespace))?
+            .with(&account(self.name, self.namespace))?
             .with(&self.service())?;
         let manifest = if self.spread { manifest.with(&self.disruption_budget())? } else { manifest };
         manifest.with(&self.deployment())
@@ -105,12 +139,16 @@ impl Worker<'_> {
         metadata(self.name, Some(self.namespace), labels)
     }
 
-    fn labels(&self) -> [(&str, &str); 2] {
-        [(NAME_LABEL, self.name), (SYSTEM_LABEL, self.system)]
-    }
-
-    fn pods(&self) -> LabelSelector {
-        pods_of(self.name)
+    fn pods(&self) -> Pods<'_> {
+        Pods {
+            name: self.name,
+            system: self.system,
+            environment: self.environment,
+            grace_seconds: self.grace_seconds,
+            spread: self.spread,
+            resources: self.resources,
+            once: false,
+        }
     }
 
     /// Headless: only metrics are asked for, of each pod.
@@ -137,7 +175,7 @@ impl Worker<'_> {
             metadata: self.metadata([]),
             spec: Some(PodDisruptionBudgetSpec {
                 max_unavailable: Some(IntOrString::String(UNAVAILABLE_MAX.to_owned())),
-                selector: Some(self.pods()),
+                selector: Some(pods_of(self.name)),
                 ..PodDisruptionBudgetSpec::default()
             }),
             ..PodDisruptionBudget::default()
@@ -145,26 +183,77 @@ impl Worker<'_> {
     }
 
     fn deployment(&self) -> Deployment {
+        let pods = self.pods();
         Deployment {
-            metadata: self.metadata(self.labels()),
+            metadata: self.metadata(pods.labels()),
             spec: Some(DeploymentSpec {
                 replicas: self.replicas.map(number),
-                selector: self.pods(),
-                template: PodTemplateSpec {
-                    metadata: Some(ObjectMeta {
-                        labels: Some(pairs(self.labels())),
-                        ..ObjectMeta::default()
-                    }),
-                    spec: Some(self.pod()),
-                },
+                selector: pods_of(self.name),
+                template: pods.template(),
                 ..DeploymentSpec::default()
             }),
             ..Deployment::default()
         }
     }
+}
+
+impl Job<'_> {
+    /// Its resources, the namespace first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifest::with`].
+    pub(crate) fn manifest(&self) -> Result<Manifest, RenderError> {
+        let pods = Pods {
+            name: self.name,
+            system: self.system,
+            environment: self.environment,
+            grace_seconds: self.grace_seconds,
+            spread: true,
+            resources: self.resources,
+            once: true,
+        };
+        let job = KubernetesJob {
+            metadata: metadata(self.name, Some(self.namespace), pods.labels()),
+            spec: Some(JobSpec {
+                suspend: Some(true),
+                completion_mode: Some("Indexed".to_owned()),
+                completions: Some(number(self.pods)),
+                parallelism: Some(number(self.pods)),
+                // A pod that fails is not tried again: what it had begun cannot be gone on with.
+                backoff_limit: Some(0),
+                ttl_seconds_after_finished: Some(FINISHED_SECONDS),
+                template: pods.template(),
+                ..JobSpec::default()
+            }),
+            ..KubernetesJob::default()
+        };
+        Manifest::default()
+            .with(&namespace(self.namespace))?
+            .with(&account(self.name, self.namespace))?
+            .with(&job)
+    }
+}
+
+impl Pods<'_> {
+    fn labels(&self) -> [(&str, &str); 2] {
+        [(NAME_LABEL, self.name), (SYSTEM_LABEL, self.system)]
+    }
+
+    fn template(&self) -> PodTemplateSpec {
+        PodTemplateSpec {
+            metadata: Some(ObjectMeta {
+                labels: Some(pairs(self.labels())),
+                annotations: self.once.then(|| pairs([STAYS])),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(self.pod()),
+        }
+    }
 
     fn pod(&self) -> PodSpec {
         PodSpec {
+            restart_policy: self.once.then(|| "Never".to_owned()),
             service_account_name: Some(self.name.to_owned()),
             termination_grace_period_seconds: Some(i64::from(number(self.grace_seconds))),
             security_context: Some(PodSecurityContext {
@@ -182,7 +271,7 @@ impl Worker<'_> {
                     topology_key: "topology.kubernetes.io/zone".to_owned(),
                     // A pod in the wrong zone is better than none.
                     when_unsatisfiable: "ScheduleAnyway".to_owned(),
-                    label_selector: Some(self.pods()),
+                    label_selector: Some(pods_of(self.name)),
                     ..TopologySpreadConstraint::default()
                 }]
             }),
@@ -192,6 +281,7 @@ impl Worker<'_> {
     }
 
     fn container(&self) -> Container {
+        let serves = !self.once;
         let variables = self.environment.iter().map(|(name, value)| EnvVar {
             name: name.clone(),
             value: Some(value.clone()),
@@ -211,11 +301,13 @@ impl Worker<'_> {
         Container {
             name: self.name.to_owned(),
             image: Some("${{ image }}".to_owned()),
-            ports: Some(vec![ContainerPort {
-                name: Some(METRICS.0.to_owned()),
-                container_port: METRICS.1,
-                ..ContainerPort::default()
-            }]),
+            ports: serves.then(|| {
+                vec![ContainerPort {
+                    name: Some(METRICS.0.to_owned()),
+                    container_port: METRICS.1,
+                    ..ContainerPort::default()
+                }]
+            }),
             env: Some(variables.chain([pod_name]).collect()),
             resources: Some(self.resources.requirements()),
             security_context: Some(SecurityContext {
@@ -227,8 +319,8 @@ impl Worker<'_> {
                 }),
                 ..SecurityContext::default()
             }),
-            liveness_probe: Some(probe("/livez", 10)),
-            readiness_probe: Some(probe("/readyz", 5)),
+            liveness_probe: serves.then(|| probe("/livez", 10)),
+            readiness_probe: serves.then(|| probe("/readyz", 5)),
             ..Container::default()
         }
     }

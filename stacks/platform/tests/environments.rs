@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use worker_contract::{
     CacheAuthentication,
-    tags::WorkerConfiguration,
+    tags::{LoadConfiguration, WorkerConfiguration},
     trades::{ConsumerConfiguration, ProducerConfiguration},
 };
 
@@ -213,7 +213,9 @@ fn manifests_are_yaml_and_give_the_workers_what_they_read() {
             let documents: Vec<Json> = serde_yaml_ng::Deserializer::from_str(text)
                 .map(|document| Json::deserialize(document).unwrap())
                 .collect();
-            let deployment = documents.iter().find(|document| document["kind"] == "Deployment").unwrap();
+            let is_workload =
+                |document: &&Json| document["kind"] == "Deployment" || document["kind"] == "Job";
+            let deployment = documents.iter().find(is_workload).unwrap();
             let pod = &deployment["spec"]["template"]["spec"];
             let container = &pod["containers"][0];
             assert_eq!(container["image"], "${{ image }}", "{path}");
@@ -230,6 +232,19 @@ fn manifests_are_yaml_and_give_the_workers_what_they_read() {
                         value.replace("${{ cache_host }}", "localhost").replace("${{ cache_port }}", "6379")
                     })
             };
+            let account = documents.iter().find(|document| document["kind"] == "ServiceAccount").unwrap();
+            assert_eq!(account["metadata"]["name"], pod["serviceAccountName"], "{path}");
+            if path.contains("tag-load") {
+                let read = LoadConfiguration::from_environment(variable).unwrap();
+                assert_eq!(read.updates_per_second, environment(name).tags.messages_per_second);
+                assert!(read.verify && read.cache.is_some(), "what it wrote can be verified");
+                let (spec, grace) = (&deployment["spec"], pod["terminationGracePeriodSeconds"].as_u64());
+                assert_eq!((&spec["suspend"], &spec["completionMode"]), (&json!(true), &json!("Indexed")));
+                assert_eq!(spec["parallelism"], spec["completions"]);
+                assert_eq!((&pod["restartPolicy"], grace > Some(30)), (&json!("Never"), true));
+                assert!(container.get("readinessProbe").is_none() && container.get("ports").is_none());
+                continue;
+            }
             let scaled = path.contains("consumer");
             assert_eq!(deployment["spec"].get("replicas").is_none(), scaled, "{name} {path}: KEDA sets them");
             if path.contains("consumer") {

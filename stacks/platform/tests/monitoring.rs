@@ -62,7 +62,12 @@ fn local_renders_workloads_alone() {
     let local = assembly("local");
     assert_eq!(
         local.files.keys().collect::<Vec<_>>(),
-        ["kubernetes/tag-worker.yaml", "kubernetes/trade-consumer.yaml", "kubernetes/trade-producer.yaml"]
+        [
+            "kubernetes/tag-load.yaml",
+            "kubernetes/tag-worker.yaml",
+            "kubernetes/trade-consumer.yaml",
+            "kubernetes/trade-producer.yaml"
+        ]
     );
     assert!(local.manifest.helm_releases.is_empty() && local.manifest.cluster_manifests.is_empty());
     let kinds: BTreeSet<String> = local
@@ -71,8 +76,15 @@ fn local_renders_workloads_alone() {
         .flat_map(|text| documents(text))
         .map(|document| document["kind"].as_str().unwrap().to_owned())
         .collect();
-    let known =
-        ["Deployment", "Namespace", "PodDisruptionBudget", "ScaledObject", "Service", "ServiceAccount"];
+    let known = [
+        "Deployment",
+        "Job",
+        "Namespace",
+        "PodDisruptionBudget",
+        "ScaledObject",
+        "Service",
+        "ServiceAccount",
+    ];
     assert_eq!(kinds, known.map(str::to_owned).into(), "what environments/local passes over or runs");
 }
 
@@ -263,7 +275,8 @@ fn every_broker_and_every_workload_is_scraped() {
         }
         let services = of_kind(&assembly, "Service");
         let monitors = of_kind(&assembly, "ServiceMonitor");
-        assert_eq!(monitors.len(), manifest.workloads.len());
+        let jobs = of_kind(&assembly, "Job");
+        assert_eq!(monitors.len() + jobs.len(), manifest.workloads.len(), "a Job serves nothing");
         for monitor in monitors {
             let (wanted, endpoint) =
                 (&monitor["spec"]["selector"]["matchLabels"], &monitor["spec"]["endpoints"][0]);

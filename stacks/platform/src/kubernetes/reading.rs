@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
+    batch::v1::Job,
     core::v1::{ConfigMap, Namespace, Service, ServiceAccount},
     policy::v1::PodDisruptionBudget,
     storage::v1::StorageClass,
@@ -38,6 +39,7 @@ fn text<'a>(document: &'a Json, key: &str) -> &'a str {
 fn check_document(document: &Json) -> Result<(), String> {
     match (text(document, "apiVersion"), text(document, "kind")) {
         ("apps/v1", "Deployment") => back::<Deployment>(document),
+        ("batch/v1", "Job") => back::<Job>(document),
         ("v1", "ConfigMap") => back::<ConfigMap>(document),
         ("v1", "Namespace") => back::<Namespace>(document),
         ("v1", "Service") => back::<Service>(document),
