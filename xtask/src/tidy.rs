@@ -50,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lesson-events", &[]),
     ("lessons-enricher", &["lesson-events", "worker-contract", "worker-kit"]),
     ("lessons-shard-scaler", &["worker-contract", "worker-kit"]),
+    ("lesson-load", &["lesson-events", "lessons-enricher", "worker-contract", "worker-kit"]),
     ("tag-store", &[]),
     ("tag-worker", &["tag-store", "worker-contract", "worker-kit"]),
     ("tag-load", &["tag-store", "tag-worker", "worker-contract", "worker-kit"]),

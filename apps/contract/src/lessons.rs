@@ -1,6 +1,13 @@
 //! The variables of the lessons system's functions. The stack writes them and the functions read them.
 
+mod load;
+
+pub use load::{LOAD_RATE_BOUNDS, LOAD_SECONDS_BOUNDS, LoadConfiguration, LoadShape, Streams};
+
 use crate::environment::{ConfigurationError, Reader};
+
+/// The stream that events come in at.
+pub const INPUT_STREAM: &str = "INPUT_STREAM";
 
 /// The stream of enriched events.
 pub const OUTPUT_STREAM: &str = "OUTPUT_STREAM";

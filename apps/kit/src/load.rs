@@ -220,9 +220,33 @@ pub async fn at_rate<E>(
     Ok(pace(made))
 }
 
+/// How long a load is to last, in seconds: a number with `s`, `m` or `h`, or without one; `None` for anything else.
+#[must_use]
+pub fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(["90", "90s", "10m", "12h"].map(seconds), [90, 90, 600, 43_200].map(Some));
+        for wrong in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999h"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
 
     async fn made(rate: f64, period: Duration, stop: &CancellationToken) -> u64 {
         at_rate(rate, period, stop, || Ok::<(), ()>(()), |_| ()).await.expect("making does not fail").made
