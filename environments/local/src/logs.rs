@@ -104,8 +104,17 @@ pub fn show(
         reading.show(selection, out)?;
         readings.insert(path, reading);
     }
+    if !follow {
+        // A process may end in the middle of a line.
+        for reading in readings.values_mut().filter(|reading| !reading.begun.is_empty()) {
+            if selection.shows(&reading.begun, &mut reading.in_time) {
+                out.write_all(&reading.begun)?;
+            }
+        }
+        return Ok(());
+    }
     let mut looked = Instant::now();
-    while follow {
+    loop {
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
             for path in logs_of(layout, name)? {
@@ -123,13 +132,6 @@ pub fn show(
             std::thread::sleep(PAUSE);
         }
     }
-    // A process may end in the middle of a line.
-    for reading in readings.values_mut().filter(|reading| !reading.begun.is_empty()) {
-        if selection.shows(&reading.begun, &mut reading.in_time) {
-            out.write_all(&reading.begun)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

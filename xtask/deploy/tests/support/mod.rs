@@ -18,6 +18,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use platform::System;
 use tempfile::TempDir;
 
 const ENGINE: &str = env!("CARGO_BIN_EXE_deploy-engine");
@@ -52,11 +53,6 @@ impl House {
         let house = Self::empty();
         house.render();
         house
-    }
-
-    /// With some of the environment's systems.
-    pub(crate) fn with_systems(systems: &[System]) -> Self {
-        Self::named("local", systems)
     }
 
     /// By another name and with some of the systems: several stand side by side.
