@@ -112,12 +112,12 @@ impl<C: CloudFormation> Operations<'_, C> {
                     return Ok(Settled::Ready(change_set, self.cloud.validations(name).await?));
                 }
                 "FAILED" => {
-                    // They are the change set's, and go with it.
-                    let found = self.cloud.validations(name).await?;
-                    self.cloud.delete_change_set(name).await?;
                     let reason = change_set.reason;
                     let nothing = reason.contains("didn't contain changes")
                         || reason.contains("No updates are to be performed");
+                    // They are the change set's, and go with it.
+                    let found = if nothing { Vec::new() } else { self.cloud.validations(name).await? };
+                    self.cloud.delete_change_set(name).await?;
                     return Ok(if nothing { Settled::Nothing } else { Settled::Refused(reason, found) });
                 }
                 _ if Instant::now() >= deadline => break,

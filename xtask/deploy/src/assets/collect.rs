@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use cfn::Json;
 
 use super::bucket::{ASSETS, Bucket, RENEWED_AFTER, TEMPLATES};
 use crate::sdk::told;
@@ -145,7 +146,8 @@ pub async fn stored(bucket: &Bucket, prefix: &str) -> Result<Vec<Stored>> {
     Ok(found)
 }
 
-/// The texts of the releases' records.
+/// The texts of the releases and of the records of deployments from them: to these an environment can go back. What
+/// was deployed from sources alone is held by the stacks that use it, and by nothing else.
 ///
 /// # Errors
 ///
@@ -166,7 +168,11 @@ pub async fn release_records(bucket: &Bucket) -> Result<Vec<String>> {
             bail!("{what}: it is too large to be a record");
         }
         let bytes = answer.body.collect().await.with_context(|| what.clone())?.into_bytes();
-        texts.push(String::from_utf8(bytes.to_vec()).with_context(|| what.clone())?);
+        let text = String::from_utf8(bytes.to_vec()).with_context(|| what.clone())?;
+        let record: Json = serde_json::from_str(&text).with_context(|| what.clone())?;
+        if record.get("release") != Some(&Json::Null) {
+            texts.push(text);
+        }
     }
     Ok(texts)
 }

@@ -46,7 +46,8 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// What was deployed, when, by whom and from where. Asset keys are in it so that a collection leaves them alone.
+/// What was deployed, when, by whom and from where. Asset keys are in it so that a collection leaves those of
+/// releases alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// [`SCHEMA_VERSION`].
