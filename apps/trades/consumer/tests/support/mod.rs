@@ -153,9 +153,15 @@ impl Broker {
             .partitions()
             .iter()
             .map(|partition| {
-                let (_, end) =
-                    client.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).unwrap();
-                (partition.id(), end)
+                // A partition of a new topic may be without a leader for a moment.
+                let until = Instant::now() + Duration::from_secs(30);
+                loop {
+                    match client.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)) {
+                        Ok((_, end)) => return (partition.id(), end),
+                        Err(error) => assert!(Instant::now() < until, "{topic}: {error}"),
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
             })
             .collect()
     }
