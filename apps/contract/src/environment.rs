@@ -73,6 +73,36 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             }
         })
     }
+
+    /// A number within bounds that may be absent.
+    ///
+    /// # Errors
+    ///
+    /// When it does not parse or is out of bounds.
+    pub fn optional_number<T>(
+        &self,
+        name: &'static str,
+        bounds: RangeInclusive<T>,
+    ) -> Result<Option<T>, ConfigurationError>
+    where
+        T: FromStr + PartialOrd + Display + Copy,
+    {
+        self.optional(name).map(|_| self.number(name, *bounds.start(), bounds)).transpose()
+    }
+
+    /// `true` or `false`; false where it is absent.
+    ///
+    /// # Errors
+    ///
+    /// When it is neither.
+    pub fn flag(&self, name: &'static str) -> Result<bool, ConfigurationError> {
+        let Some(value) = self.optional(name) else { return Ok(false) };
+        value.parse().map_err(|_| ConfigurationError::Invalid {
+            name,
+            value,
+            expected: "`true` or `false`".to_owned(),
+        })
+    }
 }
 
 /// Collects variables to write.

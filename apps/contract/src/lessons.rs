@@ -2,7 +2,7 @@
 
 mod load;
 
-pub use load::{LOAD_RATE_BOUNDS, LOAD_SECONDS_BOUNDS, LoadConfiguration, LoadShape, Streams};
+pub use load::{LoadConfiguration, LoadShape, Streams};
 
 use crate::environment::{ConfigurationError, Reader};
 

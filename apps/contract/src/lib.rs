@@ -7,6 +7,7 @@ mod environment;
 pub mod kafka;
 pub mod ledger;
 pub mod lessons;
+pub mod load;
 pub mod tags;
 pub mod trades;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 mod load;
 
-pub use load::{LOAD_OBJECTS_MAX, LOAD_RATE_BOUNDS, LOAD_SECONDS_BOUNDS, LoadConfiguration, LoadShape};
+pub use load::{LOAD_OBJECTS_MAX, LoadConfiguration, LoadShape};
 
 use crate::{
     cache::CacheConfiguration,

@@ -2,6 +2,9 @@
 //! or the machine are too slow, that shows as what was not sent.
 
 use std::{
+    fmt::Display,
+    io::Write,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,16 +19,17 @@ use rdkafka::{
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use worker_contract::KafkaConfiguration;
+use worker_contract::{
+    KafkaConfiguration,
+    load::{RATE_BOUNDS, SECONDS_BOUNDS},
+};
 
 use crate::{
     kafka::{TokenSource, producer_config},
     schedule::Schedule,
 };
-
-/// How often is told how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What became of records so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,24 +185,33 @@ impl Pace {
     }
 }
 
-/// Calls `make` at a rate, `rate` times a second, until the period is over or `stop` is cancelled, and `tell` every five
-/// seconds. It does not wait for what it makes; what it was late with for more than a second it leaves out.
+/// How a load goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Course {
+    /// Times a second that something is made.
+    pub per_second: f64,
+    /// For how long.
+    pub period: Duration,
+    /// How often is told how far it is.
+    pub tell_every: Duration,
+}
+
+/// Calls `make` as a course says until it is over or `stop` is cancelled, and `tell` meanwhile. It does not wait for what it makes; what it was late with for more than a second it leaves out.
 ///
 /// # Errors
 ///
 /// The first of `make`.
 pub async fn at_rate<E>(
-    rate: f64,
-    period: Duration,
+    course: Course,
     stop: &CancellationToken,
     mut make: impl FnMut() -> Result<(), E>,
     tell: impl Fn(Pace),
 ) -> Result<Pace, E> {
     let begun = Instant::now();
-    let end = begun + period;
+    let end = begun + course.period;
     // What is due at the end itself is no longer within the period.
     let last = end - Duration::from_nanos(1);
-    let mut schedule = Schedule::new(rate, begun);
+    let mut schedule = Schedule::new(course.per_second, begun);
     let (mut made, mut told) = (0, begun);
     let pace = |made| Pace { made, seconds: begun.elapsed().as_secs_f64() };
     while let Some(due) = schedule.next().filter(|due| *due < end) {
@@ -212,7 +225,7 @@ pub async fn at_rate<E>(
             make()?;
             made += 1;
         }
-        if told.elapsed() >= TELL_EVERY {
+        if told.elapsed() >= course.tell_every {
             told = Instant::now();
             tell(pace(made));
         }
@@ -220,20 +233,84 @@ pub async fn at_rate<E>(
     Ok(pace(made))
 }
 
-/// How long a load is to last, in seconds: a number with `s`, `m` or `h`, or without one; `None` for anything else.
-#[must_use]
-pub fn seconds(text: &str) -> Option<u64> {
+/// Runs a program that makes load to its end. Prints what it did as one line of JSON; the exit code is 0 unless it
+/// fails or there is something to complain of.
+pub fn program<R: Serialize, E: Display>(
+    load: impl Future<Output = Result<R, E>>,
+    complaint: impl FnOnce(&R) -> Option<String>,
+) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no threads");
+            return ExitCode::FAILURE;
+        }
+    };
+    let report = match runtime.block_on(load) {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match serde_json::to_string(&report) {
+        // Where nobody reads any more, the exit code still tells.
+        Ok(text) => drop(writeln!(std::io::stdout(), "{text}")),
+        Err(error) => tracing::error!(%error, "the report cannot be written"),
+    }
+    match complaint(&report) {
+        Some(complaint) => {
+            tracing::error!("{complaint}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// A rate within [`RATE_BOUNDS`], for a command line.
+///
+/// # Errors
+///
+/// What a rate is.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let bounds = RATE_BOUNDS;
+    text.parse()
+        .ok()
+        .filter(|rate| bounds.contains(rate))
+        .ok_or_else(|| format!("a rate is from {} to {} per second", bounds.start(), bounds.end()))
+}
+
+/// A share, for a command line.
+///
+/// # Errors
+///
+/// What a share is.
+pub fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share is from 0 to 1".to_owned())
+}
+
+/// How long a load is to last, in seconds within [`SECONDS_BOUNDS`], for a command line: a number with `s`, `m` or `h`;
+/// without one, seconds.
+///
+/// # Errors
+///
+/// What such a time is.
+pub fn seconds(text: &str) -> Result<u64, String> {
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
         None => (text, "s"),
     };
     let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        _ => None,
     };
-    number.parse::<u64>().ok()?.checked_mul(unit)
+    let seconds = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
+    seconds
+        .filter(|seconds| SECONDS_BOUNDS.contains(seconds))
+        .ok_or_else(|| format!("`{text}` is no time such as 60s, 10m or 12h, up to a day"))
 }
 
 #[cfg(test)]
@@ -241,15 +318,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read() {
-        assert_eq!(["90", "90s", "10m", "12h"].map(seconds), [90, 90, 600, 43_200].map(Some));
-        for wrong in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999h"] {
-            assert_eq!(seconds(wrong), None, "{wrong}");
+    fn what_is_asked_for_is_bounded() {
+        assert_eq!(["90", "90s", "10m", "12h"].map(seconds), [90, 90, 600, 43_200].map(Ok));
+        for wrong in
+            ["", "s", "0s", "25h", "1d", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999h"]
+        {
+            assert!(seconds(wrong).is_err(), "{wrong}");
         }
+        assert_eq!((rate("500"), share("0.5")), (Ok(500.0), Ok(0.5)));
+        assert!(rate("0").is_err() && rate("NaN").is_err() && rate("1e9").is_err() && share("1.1").is_err());
+    }
+
+    fn course(per_second: f64, period: Duration) -> Course {
+        Course { per_second, period, tell_every: Duration::from_secs(5) }
     }
 
     async fn made(rate: f64, period: Duration, stop: &CancellationToken) -> u64 {
-        at_rate(rate, period, stop, || Ok::<(), ()>(()), |_| ()).await.expect("making does not fail").made
+        at_rate(course(rate, period), stop, || Ok::<(), ()>(()), |_| ())
+            .await
+            .expect("making does not fail")
+            .made
     }
 
     #[tokio::test]
@@ -266,8 +354,7 @@ mod tests {
     async fn a_stop_ends_it_and_an_error_does() {
         let stop = CancellationToken::new();
         let stopped = at_rate(
-            100.0,
-            Duration::from_secs(3600),
+            course(100.0, Duration::from_secs(3600)),
             &stop,
             || {
                 stop.cancel();
@@ -277,7 +364,7 @@ mod tests {
         );
         assert!(stopped.await.expect("stopped").made < 100);
         let unstopped = CancellationToken::new();
-        let failed = at_rate(100.0, Duration::from_secs(3600), &unstopped, || Err("full"), |_| ());
+        let failed = at_rate(course(100.0, Duration::from_secs(3600)), &unstopped, || Err("full"), |_| ());
         assert_eq!(failed.await.expect_err("it fails"), "full");
     }
 }

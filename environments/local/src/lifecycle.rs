@@ -142,6 +142,17 @@ pub fn down(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// What runs when nobody starts or stops it any more; parts that are being started again are waited for.
+///
+/// # Errors
+///
+/// When nothing runs.
+pub fn settled(layout: &Layout) -> Result<Status> {
+    let _lock = lock(&layout.lock_file(), LOCK_HOLDER)?;
+    wait_until(START_TIMEOUT, || control::status(layout).map_or(true, |status| status.parts_run()));
+    control::status(layout)
+}
+
 /// Makes the running workloads those wanted and waits until all are ready.
 ///
 /// # Errors

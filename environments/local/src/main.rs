@@ -65,7 +65,11 @@ enum Command {
         name: String,
     },
     /// What runs, as JSON.
-    Status,
+    Status {
+        /// Wait for who is starting or stopping it, and for parts that are being started again.
+        #[arg(long)]
+        settled: bool,
+    },
     /// How far a consumer group is behind, as JSON.
     Lag {
         /// The topic.
@@ -214,7 +218,8 @@ fn run(cli: Cli) -> Result<()> {
             control::ask(&layout, &control::Request::Resume { name })?;
             print(&control::status(&layout)?)
         }
-        Command::Status => print(&control::status(&layout)?),
+        Command::Status { settled: true } => print(&lifecycle::settled(&layout)?),
+        Command::Status { settled: false } => print(&control::status(&layout)?),
         Command::Lag { topic, group } => {
             let state = control::State::read(&layout).context("the local environment does not run")?;
             print(&lag::lag(&state.kafka.bootstrap_servers, &topic, &group)?)

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, ResourceSpecifier},
+    admin::{AdminClient, AdminOptions, NewPartitions, ResourceSpecifier},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     producer::{BaseProducer, BaseRecord, Producer},
@@ -40,6 +40,15 @@ fn setting(bootstrap_servers: &str, topic: &str, name: &str) -> Option<String> {
     let found = runtime.block_on(admin.describe_configs(&asked, &AdminOptions::new())).unwrap();
     let resource = found.into_iter().next()?.ok()?;
     resource.get(name)?.value.clone()
+}
+
+fn add_partitions(servers: &str, topic: &str, count: usize) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let wanted = [NewPartitions::new(topic, count)];
+    let done = runtime.block_on(admin.create_partitions(&wanted, &AdminOptions::new())).unwrap();
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
 }
 
 /// A network, a cluster and a topic, of the types that the emulator does not have by itself.
@@ -153,16 +162,20 @@ fn a_stack_makes_changes_replaces_and_deletes_a_real_topic_and_outlives_crashes(
     let lag = environment.ask(&["lag", "--topic", "trades-v2", "--group", "nobody"]);
     assert_eq!(lag, json!({ "partitions": 2, "end_offset_total": 1, "lag_records": 1 }));
 
-    // What the emulator holds is saved within a second or so; a kill before that would lose the last change.
-    let saved = environment.root().join("emulator/state/cloudformation.json");
-    wait_for("the stack to be saved", || {
-        std::fs::read_to_string(&saved).is_ok_and(|text| text.contains("trades-v2"))
-    });
+    let mut shorter = template("trades-v2", 3);
+    // retention.ms=3600000
+    shorter["Resources"]["Topic"]["Properties"]["Configs"] = json!("cmV0ZW50aW9uLm1zPTM2MDAwMDAK");
+    assert_eq!(cloudformation.deploy("water", &shorter), "UPDATE_COMPLETE");
+    assert_eq!(setting(servers, "trades-v2", "retention.ms").as_deref(), Some("3600000"));
+
+    // Whoever was told that a stack is done is told so by the next emulator as well.
     environment.crash("aws");
-    wait_for("the stack to be known again", || {
-        cloudformation.status("water").as_deref() == Some("UPDATE_COMPLETE")
-    });
-    assert_eq!(topics(servers).len(), 1, "a crash of the emulator leaves the topic alone");
+    wait_for("the stack to be known again", || cloudformation.status("water").is_some());
+    assert_eq!(cloudformation.status("water").as_deref(), Some("UPDATE_COMPLETE"));
+    assert_eq!(topics(servers), BTreeMap::from([("trades-v2".to_owned(), 3)]));
+
+    // An update that a crash cut short has reached the broker: the next one finds its partitions there.
+    add_partitions(servers, "trades-v2", 4);
     deploy("trades-v2", 4);
     assert_eq!(topics(servers), BTreeMap::from([("trades-v2".to_owned(), 4)]));
 

@@ -25,7 +25,8 @@ use constructs::{
 use worker_contract::{
     CacheAuthentication, CacheConfiguration, KafkaAuthentication, KafkaConfiguration,
     cache::CACHE_ACCESS,
-    tags::{LOAD_RATE_BOUNDS, LoadConfiguration, LoadShape, WorkerConfiguration},
+    load::RATE_BOUNDS,
+    tags::{LoadConfiguration, LoadShape, WorkerConfiguration},
     trades::METRICS_ADDRESS_DEFAULT,
 };
 
@@ -294,9 +295,7 @@ fn load(app: &mut App, base: &Base<'_>, reach: &Reach) -> Result<(), RenderError
         kafka: reach.kafka.clone(),
         topic: TOPIC.to_owned(),
         cache: Some(reach.cache.clone()),
-        updates_per_second: level
-            .messages_per_second
-            .clamp(*LOAD_RATE_BOUNDS.start(), *LOAD_RATE_BOUNDS.end()),
+        updates_per_second: level.messages_per_second.clamp(*RATE_BOUNDS.start(), *RATE_BOUNDS.end()),
         period_seconds: LOAD_SECONDS,
         shape: LoadShape {
             channels: u32::try_from(channels).unwrap_or(u32::MAX),

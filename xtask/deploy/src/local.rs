@@ -55,6 +55,11 @@ impl LocalEnvironment {
             .with_context(|| format!("`local-environment {}` printed no JSON", arguments.join(" ")))
     }
 
+    /// Whether it runs, when nobody starts or stops it any more.
+    pub async fn runs(&self) -> bool {
+        self.ask(&["status", "--settled"]).await.is_ok()
+    }
+
     /// Calls it; what it prints goes where this program's output goes.
     ///
     /// # Errors

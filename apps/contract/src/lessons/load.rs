@@ -1,15 +1,10 @@
 //! What the program gets that makes the lessons' traffic.
 
-use std::ops::RangeInclusive;
-
 use super::{FAILED_STREAM, INPUT_STREAM, OUTPUT_STREAM};
-use crate::environment::{ConfigurationError, Reader};
-
-/// The rates that can be asked for, in events per second.
-pub const LOAD_RATE_BOUNDS: RangeInclusive<f64> = 0.1..=100_000.0;
-
-/// How long a run may last, in seconds.
-pub const LOAD_SECONDS_BOUNDS: RangeInclusive<u64> = 1..=86_400;
+use crate::{
+    environment::{ConfigurationError, Reader},
+    load::{RATE_BOUNDS, SECONDS_BOUNDS},
+};
 
 /// Users that a run may be about.
 const USERS_MAX: u32 = 10_000_000;
@@ -75,9 +70,9 @@ pub struct LoadConfiguration {
     pub input_stream: String,
     /// The streams behind the enricher, where what comes out is to be counted.
     pub streams: Option<Streams>,
-    /// Events per second ([`LOAD_RATE_BOUNDS`]).
+    /// Events per second ([`RATE_BOUNDS`]).
     pub events_per_second: f64,
-    /// For how long, in seconds ([`LOAD_SECONDS_BOUNDS`]).
+    /// For how long, in seconds ([`SECONDS_BOUNDS`]).
     pub period_seconds: u64,
     /// What the events are.
     pub shape: LoadShape,
@@ -104,30 +99,16 @@ impl LoadConfiguration {
                     failed: reader.text(FAILED_STREAM, "the stream for events that cannot be processed")?,
                 }),
             },
-            events_per_second: reader.number(EVENTS_PER_SECOND, 125.0, LOAD_RATE_BOUNDS)?,
-            period_seconds: reader.number(LOAD_SECONDS, 60, LOAD_SECONDS_BOUNDS)?,
+            events_per_second: reader.number(EVENTS_PER_SECOND, 125.0, RATE_BOUNDS)?,
+            period_seconds: reader.number(LOAD_SECONDS, 60, SECONDS_BOUNDS)?,
             shape: LoadShape {
                 users: reader.number(USERS, 1000, 1..=USERS_MAX)?,
                 record_bytes: reader.number(RECORD_BYTES, 1024, 1..=1 << 20)?,
                 malformed_share: reader.number(MALFORMED_SHARE, 0.0, 0.0..=1.0)?,
                 unsubscribed_share: reader.number(UNSUBSCRIBED_SHARE, 0.0, 0.0..=1.0)?,
             },
-            generator_seed: match reader.optional(GENERATOR_SEED) {
-                None => None,
-                Some(_) => Some(reader.number(GENERATOR_SEED, 0, 0..=u64::MAX)?),
-            },
-            verify: match reader.optional(VERIFY).as_deref() {
-                None | Some("false") => false,
-                Some("true") => true,
-                Some(other) => {
-                    let expected = "`true` or `false`".to_owned();
-                    return Err(ConfigurationError::Invalid {
-                        name: VERIFY,
-                        value: other.to_owned(),
-                        expected,
-                    });
-                }
-            },
+            generator_seed: reader.optional_number(GENERATOR_SEED, 0..=u64::MAX)?,
+            verify: reader.flag(VERIFY)?,
         })
     }
 

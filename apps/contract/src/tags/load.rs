@@ -1,19 +1,14 @@
 //! What the program gets that makes the load of tags.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::collections::BTreeMap;
 
 use super::TOPIC;
 use crate::{
     cache::{CACHE_ENDPOINT, CacheConfiguration},
     environment::{ConfigurationError, Reader, Writer},
     kafka::KafkaConfiguration,
+    load::{RATE_BOUNDS, SECONDS_BOUNDS},
 };
-
-/// The rates that can be asked for, in updates per second.
-pub const LOAD_RATE_BOUNDS: RangeInclusive<f64> = 0.1..=100_000.0;
-
-/// How long a run may last, in seconds: up to the twelve hours of the published runs, twice over.
-pub const LOAD_SECONDS_BOUNDS: RangeInclusive<u64> = 1..=86_400;
 
 /// Objects that a run may write to, over all channels. What was sent last of each is remembered.
 pub const LOAD_OBJECTS_MAX: u64 = 1_000_000;
@@ -87,9 +82,9 @@ pub struct LoadConfiguration {
     pub topic: String,
     /// The cache that the workers bring them to, where the end is to be verified.
     pub cache: Option<CacheConfiguration>,
-    /// Updates per second ([`LOAD_RATE_BOUNDS`]).
+    /// Updates per second ([`RATE_BOUNDS`]).
     pub updates_per_second: f64,
-    /// For how long, in seconds ([`LOAD_SECONDS_BOUNDS`]).
+    /// For how long, in seconds ([`SECONDS_BOUNDS`]).
     pub period_seconds: u64,
     /// What is written to, and how.
     pub shape: LoadShape,
@@ -125,25 +120,11 @@ impl LoadConfiguration {
                 None => None,
                 Some(_) => Some(CacheConfiguration::read(&reader)?),
             },
-            updates_per_second: reader.number(UPDATES_PER_SECOND, 500.0, LOAD_RATE_BOUNDS)?,
-            period_seconds: reader.number(LOAD_SECONDS, 60, LOAD_SECONDS_BOUNDS)?,
+            updates_per_second: reader.number(UPDATES_PER_SECOND, 500.0, RATE_BOUNDS)?,
+            period_seconds: reader.number(LOAD_SECONDS, 60, SECONDS_BOUNDS)?,
             shape,
-            generator_seed: match reader.optional(GENERATOR_SEED) {
-                None => None,
-                Some(_) => Some(reader.number(GENERATOR_SEED, 0, 0..=u64::MAX)?),
-            },
-            verify: match reader.optional(VERIFY).as_deref() {
-                None | Some("false") => false,
-                Some("true") => true,
-                Some(other) => {
-                    let expected = "`true` or `false`".to_owned();
-                    return Err(ConfigurationError::Invalid {
-                        name: VERIFY,
-                        value: other.to_owned(),
-                        expected,
-                    });
-                }
-            },
+            generator_seed: reader.optional_number(GENERATOR_SEED, 0..=u64::MAX)?,
+            verify: reader.flag(VERIFY)?,
             number: reader.number(JOB_COMPLETION_INDEX, 0, 0..=u32::MAX)?,
         })
     }
@@ -183,7 +164,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_the_stack_writes_is_what_the_load_reads(
-            updates_per_second in LOAD_RATE_BOUNDS, period_seconds in LOAD_SECONDS_BOUNDS,
+            updates_per_second in RATE_BOUNDS, period_seconds in SECONDS_BOUNDS,
             channels in 1u32..1000, objects_per_channel in 1u32..1000, delete_share in 0.0f64..=1.0,
             generator_seed in proptest::option::of(any::<u64>()), verify in any::<bool>(), with_cache in any::<bool>(),
         ) {

@@ -12,8 +12,12 @@ use lesson_load::{
     run::{Report, run},
     traffic::RunId,
 };
-use worker_contract::lessons::{LOAD_RATE_BOUNDS, LOAD_SECONDS_BOUNDS, LoadConfiguration};
-use worker_kit::{aws, shutdown, telemetry};
+use worker_contract::lessons::LoadConfiguration;
+use worker_kit::{
+    aws,
+    load::{program, rate, seconds, share},
+    shutdown, telemetry,
+};
 
 /// Makes the lessons' traffic: of ten events one tells of a user, one of a subscription, eight are lessons.
 ///
@@ -33,10 +37,10 @@ struct Arguments {
     #[arg(long)]
     bytes: Option<u32>,
     /// The share of records that are no events, 0 to 1
-    #[arg(long)]
+    #[arg(long, value_parser = share)]
     malformed: Option<f64>,
     /// The share of events that are lessons without a subscription, 0 to 1
-    #[arg(long)]
+    #[arg(long, value_parser = share)]
     unsubscribed: Option<f64>,
     /// Makes the events repeatable
     #[arg(long)]
@@ -66,21 +70,7 @@ impl Arguments {
 
 fn main() -> ExitCode {
     telemetry::init_log();
-    let arguments = Arguments::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "no threads");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(load(arguments)) {
-        Ok(report) => tell(&report),
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(load(Arguments::parse()), complaint)
 }
 
 async fn load(arguments: Arguments) -> Result<Report> {
@@ -99,30 +89,13 @@ async fn load(arguments: Arguments) -> Result<Report> {
     run(&configuration, &aws::for_functions().await, id, &stop).await
 }
 
-fn tell(report: &Report) -> ExitCode {
-    match serde_json::to_string(report) {
-        Ok(text) => println!("{text}"),
-        Err(error) => tracing::error!(%error, "the report cannot be written"),
+/// What is wrong with what came of it.
+fn complaint(report: &Report) -> Option<String> {
+    match report.records_failed {
+        0 if report.is_well() => None,
+        0 => Some("not all events have come to what they should: see `outcome`".to_owned()),
+        failed => Some(format!("the stream has not taken {failed} events")),
     }
-    if report.records_failed > 0 {
-        tracing::error!(failed = report.records_failed, "the stream has not taken all events");
-    } else if !report.is_well() {
-        tracing::error!("not all events have come to what they should: see `outcome`");
-    }
-    if report.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|rate| LOAD_RATE_BOUNDS.contains(rate)).ok_or_else(|| {
-        format!("a rate is from {} to {} events per second", LOAD_RATE_BOUNDS.start(), LOAD_RATE_BOUNDS.end())
-    })
-}
-
-/// A number with `s`, `m` or `h`; without one, seconds.
-fn seconds(text: &str) -> Result<u64, String> {
-    worker_kit::load::seconds(text)
-        .filter(|seconds| LOAD_SECONDS_BOUNDS.contains(seconds))
-        .ok_or_else(|| format!("`{text}` is no time such as 60s, 10m or 12h, up to a day"))
 }
 
 #[cfg(test)]

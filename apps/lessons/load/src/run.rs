@@ -20,7 +20,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use worker_contract::lessons::LoadConfiguration;
-use worker_kit::{load::at_rate, retry::RetryPolicy};
+use worker_kit::{
+    load::{Course, at_rate},
+    retry::RetryPolicy,
+};
 
 use crate::{
     outbox::Outbox,
@@ -33,6 +36,9 @@ const REQUESTS: usize = 4;
 
 /// How soon is looked again where nothing waits.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How often is told how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the end waits for what the stream has not taken.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -170,7 +176,8 @@ pub async fn run(
         Ok(())
     };
     let period = Duration::from_secs(configuration.period_seconds);
-    let pace = at_rate(configuration.events_per_second, period, &broken, make, |pace| {
+    let course = Course { per_second: configuration.events_per_second, period, tell_every: TELL_EVERY };
+    let pace = at_rate(course, &broken, make, |pace| {
         tracing::info!(
             rate = pace.per_second(),
             target = configuration.events_per_second,

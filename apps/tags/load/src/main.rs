@@ -6,8 +6,11 @@ use std::{process::ExitCode, time::SystemTime};
 use anyhow::{Context, Result};
 use clap::Parser;
 use tag_load::run::{Report, id, run};
-use worker_contract::tags::{LOAD_RATE_BOUNDS, LOAD_SECONDS_BOUNDS, LoadConfiguration};
-use worker_kit::{shutdown, telemetry};
+use worker_contract::tags::LoadConfiguration;
+use worker_kit::{
+    load::{program, rate, seconds, share},
+    shutdown, telemetry,
+};
 
 /// Makes the load of tags: updates of objects in channels, at a rate that does not wait for anybody.
 ///
@@ -30,7 +33,7 @@ struct Arguments {
     #[arg(long)]
     bytes: Option<u32>,
     /// The share of updates that delete an object, 0 to 1
-    #[arg(long)]
+    #[arg(long, value_parser = share)]
     deletes: Option<f64>,
     /// How long an object lives that nobody changes, in seconds; 0 for what the workers give
     #[arg(long)]
@@ -64,21 +67,7 @@ impl Arguments {
 
 fn main() -> ExitCode {
     telemetry::init_log();
-    let arguments = Arguments::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "no threads");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(load(arguments)) {
-        Ok(report) => tell(&report),
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program(load(Arguments::parse()), complaint)
 }
 
 async fn load(arguments: Arguments) -> Result<Report> {
@@ -88,53 +77,20 @@ async fn load(arguments: Arguments) -> Result<Report> {
     run(&configuration, id(&configuration, SystemTime::now(), rand::random()), &stop).await
 }
 
-fn tell(report: &Report) -> ExitCode {
-    match serde_json::to_string(report) {
-        Ok(text) => println!("{text}"),
-        Err(error) => tracing::error!(%error, "the report cannot be written"),
+/// What is wrong with what came of it.
+fn complaint(report: &Report) -> Option<String> {
+    match report.records_failed {
+        0 if report.is_well() => None,
+        0 => Some("the cache does not hold what was written: see `verification`".to_owned()),
+        failed => {
+            Some(format!("{failed} updates were not taken: is the topic there, and are the brokers up?"))
+        }
     }
-    if report.records_failed > 0 {
-        tracing::error!(
-            failed = report.records_failed,
-            "some updates were not taken: is the topic there, and are the brokers up?"
-        );
-    } else if !report.is_well() {
-        tracing::error!("the cache does not hold what was written: see `verification`");
-    }
-    if report.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|rate| LOAD_RATE_BOUNDS.contains(rate)).ok_or_else(|| {
-        format!(
-            "a rate is from {} to {} updates per second",
-            LOAD_RATE_BOUNDS.start(),
-            LOAD_RATE_BOUNDS.end()
-        )
-    })
-}
-
-/// A number with `s`, `m` or `h`; without one, seconds.
-fn seconds(text: &str) -> Result<u64, String> {
-    worker_kit::load::seconds(text)
-        .filter(|seconds| LOAD_SECONDS_BOUNDS.contains(seconds))
-        .ok_or_else(|| format!("`{text}` is no time such as 60s, 10m or 12h, up to a day"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_and_rates_are_bounded() {
-        assert_eq!(seconds("90"), Ok(90));
-        assert_eq!(seconds("12h"), Ok(43_200));
-        for wrong in ["", "0s", "1d", "25h"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(rate("500"), Ok(500.0));
-        assert!(rate("0").is_err() && rate("NaN").is_err() && rate("1e9").is_err());
-    }
 
     #[test]
     fn options_replace_what_the_variables_say() {

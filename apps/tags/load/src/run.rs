@@ -11,7 +11,7 @@ use tag_store::reader::Reader;
 use tag_worker::cache;
 use tokio_util::sync::CancellationToken;
 use worker_contract::tags::LoadConfiguration;
-use worker_kit::load::{LoadProducer, at_rate};
+use worker_kit::load::{Course, LoadProducer, at_rate};
 
 use crate::{
     expectations::Acknowledged,
@@ -19,6 +19,9 @@ use crate::{
     traffic::{ObjectNumber, RunId, Sent, Traffic},
     verification::{PATIENCE, Verification, Written, settle},
 };
+
+/// How often is told how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the end waits for acknowledgements; the manifest's grace period is longer.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -115,7 +118,8 @@ pub async fn run(configuration: &LoadConfiguration, id: RunId, stop: &Cancellati
             )
             .context("the Kafka client refuses an update")
     };
-    let pace = at_rate(configuration.updates_per_second, period, stop, make, |pace| {
+    let course = Course { per_second: configuration.updates_per_second, period, tell_every: TELL_EVERY };
+    let pace = at_rate(course, stop, make, |pace| {
         tracing::info!(
             rate = pace.per_second(),
             target = configuration.updates_per_second,

@@ -8,6 +8,8 @@ from ministack.services import msk
 
 from floodgate.resources import by_arn, recorded
 
+ANSWERS_WITHIN_SECONDS = 30
+
 
 def cluster_body(props):
     def lower(value):
@@ -52,7 +54,7 @@ def on_broker(ask, tolerated=()):
     client = admin()
     for name, future in ask(client).items():
         try:
-            future.result(timeout=30)
+            future.result(timeout=ANSWERS_WITHIN_SECONDS)
         except KafkaException as error:
             reason = error.args[0]
             if reason.name() == "_UNSUPPORTED_FEATURE":
@@ -88,8 +90,31 @@ def topic_create(logical_id, props, stack_name):
     return value, {"TopicArn": value}
 
 
-def topic_update(physical_id, old_props, new_props, stack_name):
+def partition_count(client, name):
+    return len(client.list_topics(name, timeout=ANSWERS_WITHIN_SECONDS).topics[name].partitions)
+
+
+def add_partitions(client, name, count):
+    """A broker that has them already was told by an update whose end nobody saw."""
     from confluent_kafka.admin import NewPartitions
+
+    return client.create_partitions([NewPartitions(name, count)]) if partition_count(client, name) < count else {}
+
+
+def alter_configs(client, name, old, new):
+    from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
+
+    entries = [
+        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+        for key, value in new.items() if old.get(key) != value
+    ] + [
+        ConfigEntry(key, None, incremental_operation=AlterConfigOpType.DELETE) for key in old.keys() - new.keys()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+    return client.incremental_alter_configs([resource]) if entries else {}
+
+
+def topic_update(physical_id, old_props, new_props, stack_name):
 
     value, name = topic_arn(new_props)
     if value != physical_id:
@@ -100,7 +125,8 @@ def topic_update(physical_id, old_props, new_props, stack_name):
     if new < old:
         raise ValueError(f"AWS::MSK::Topic {name}: the partition count cannot go from {old} to {new}")
     if new > old:
-        on_broker(lambda client: client.create_partitions([NewPartitions(name, new)]))
+        on_broker(lambda client: add_partitions(client, name, new))
+    on_broker(lambda client: alter_configs(client, name, topic_configs(old_props), topic_configs(new_props)))
     return value, {"TopicArn": value}
 
 

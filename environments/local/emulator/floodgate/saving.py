@@ -1,4 +1,7 @@
-"""What a kill leaves: what the emulator holds is saved as it changes, so that a kill loses a second of it and no stack."""
+"""What a kill leaves: what the emulator holds is saved as it changes, so that a kill loses a second of it and no stack.
+
+What a stack has become is saved before anybody is told of it. The rest is saved every second.
+"""
 
 import hashlib
 import json
@@ -7,6 +10,7 @@ import time
 
 from ministack.core import persistence
 from ministack.services import cloudformation, cloudwatch
+from ministack.services.cloudformation import changesets, handlers, stacks
 
 SAVE_EVERY_SECONDS = 1.0
 METRICS_EVERY_SECONDS = 15
@@ -34,10 +38,14 @@ def mark_of_alarms():
 MARKS = {"cloudwatch": mark_of_alarms}
 
 
-def save_when_quiet(services, saved={}):
+def save_when_quiet(services, saved={}, one_at_a_time=threading.Lock()):
     """Saves the services' state that has changed since it was last saved. `saved`: digests by service."""
-    if not is_quiet():
-        return
+    with one_at_a_time:
+        if is_quiet():
+            save_changed(services, saved)
+
+
+def save_changed(services, saved):
     changed = {}
     for name, get_state in services.items():
         mark = MARKS[name]() if name in MARKS else None
@@ -66,9 +74,30 @@ def keep_saving(app):
         time.sleep(max(SAVE_EVERY_SECONDS, 20 * (time.monotonic() - began)))
 
 
+def save_ends_of_stacks(app):
+    """A stack's work ends with its last status; no request is answered between that and the saving."""
+    create_task = stacks._create_stack_task_in_region
+
+    async def work_then_save(work):
+        try:
+            await work
+        finally:
+            try:
+                save_when_quiet(app._build_persistence_save_dict())
+            except RuntimeError:
+                pass  # Something changed while it was read; the next round reads it again.
+
+    def create_task_that_saves(work, *arguments, **named):
+        create_task(work_then_save(work), *arguments, **named)
+
+    for module in (stacks, changesets, handlers):
+        module._create_stack_task_in_region = create_task_that_saves
+
+
 def install(app):
     """Saves while the emulator runs, also at its end: a stack that is being changed then is left as it was before."""
     app.save_all = save_when_quiet
+    save_ends_of_stacks(app)
     load = app._load_persisted_state
 
     def load_then_keep_saving():

@@ -41,19 +41,23 @@ pub(crate) async fn run(
         }),
         reporter,
     };
-    let work = async { teardown.run().await.map(|()| ExitCode::SUCCESS) };
+    let work = async || teardown.run().await.map(|()| ExitCode::SUCCESS);
     let left = async || "interrupted; run the teardown again to go on".to_owned();
-    let runs = match local {
-        Some(local) => local.ask(&["status"]).await.is_ok(),
+    let runs = async || match local {
+        Some(local) => local.runs().await,
         None => true,
     };
-    if runs {
-        return engine.under_lock("teardown", work, left).await;
+    if runs().await {
+        let outcome = engine.under_lock("teardown", work(), left).await;
+        // An environment that goes while it is looked at is being taken down by what a killed teardown left behind.
+        if outcome.is_ok() || runs().await {
+            return outcome;
+        }
     }
     // What does not run has no lock, and nothing to take down but itself.
     let _here = lock(&common.assembly)?;
     tokio::select! {
-        outcome = work => outcome,
+        outcome = work() => outcome,
         signal = interrupt() => {
             signal?;
             engine.leave(None, left).await

@@ -70,7 +70,7 @@ impl Teardown<'_> {
     pub async fn run(&self) -> Result<()> {
         // Without a supervisor no workload runs; `down` removes what the emulator has kept of the stacks.
         let runs = match self.local {
-            Some(local) => local.ask(&["status"]).await.is_ok(),
+            Some(local) => local.runs().await,
             None => true,
         };
         if let Some(local) = self.local.filter(|_| runs) {
