@@ -18,11 +18,7 @@ impl TypeSchema {
     #[must_use]
     pub fn find(resource_type: &str, facts: &str) -> Option<Self> {
         let key = format!("\"{resource_type}\":");
-        let start = facts
-            .match_indices(&key)
-            .map(|(at, _)| at)
-            .find(|&at| at == 0 || facts.as_bytes()[at - 1] == b'\n')?;
-        let line = facts[start + key.len()..].lines().next()?;
+        let line = facts.lines().find_map(|line| line.strip_prefix(&key))?;
         let facts = serde_json::from_str(line.trim_end_matches(',')).ok()?;
         Some(Self { facts })
     }

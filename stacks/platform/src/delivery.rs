@@ -58,8 +58,9 @@ const BUCKET_OUTPUT: &str = "ArtifactBucket";
 /// its bucket.
 pub fn add(app: &mut App, id: &str, environment: &Environment) {
     let types = app.resource_types();
-    let needed = needed_actions(&types, &|_| true);
-    let readable = needed_actions(&types, &|handler| handler == "read");
+    let handlers = handlers(&types);
+    let needed = needed_actions(&handlers, &|_| true);
+    let readable = needed_actions(&handlers, &|handler| handler == "read");
     let services = trusted_services(app);
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let name = stack.name().to_owned();
@@ -314,20 +315,26 @@ const UNKNOWN_TO_IAM: [&str; 5] = [
 
 /// The actions that some of CloudFormation's handlers (`create`, `read`…) of these types need, by service.
 fn needed_actions(
-    types: &BTreeSet<&'static str>,
+    handlers: &[(String, Vec<String>)],
     wanted: &dyn Fn(&str) -> bool,
 ) -> BTreeMap<String, BTreeSet<String>> {
     let mut needed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for schema in types.iter().filter_map(|kind| cfn_resources::schema(kind)) {
-        let handlers = schema.handler_actions().into_iter().filter(|(handler, _)| wanted(handler));
-        for action in handlers.flat_map(|(_, actions)| actions) {
-            let known = !UNKNOWN_TO_IAM.iter().any(|unknown| unknown.eq_ignore_ascii_case(&action));
-            if let Some((service, _)) = action.split_once(':').filter(|_| known) {
-                needed.entry(service.to_owned()).or_default().insert(action);
-            }
+    for action in handlers.iter().filter(|(handler, _)| wanted(handler)).flat_map(|(_, actions)| actions) {
+        let known = !UNKNOWN_TO_IAM.iter().any(|unknown| unknown.eq_ignore_ascii_case(action));
+        if let Some((service, _)) = action.split_once(':').filter(|_| known) {
+            needed.entry(service.to_owned()).or_default().insert(action.clone());
         }
     }
     needed
+}
+
+/// The types' handlers and the actions of each.
+fn handlers(types: &BTreeSet<&'static str>) -> Vec<(String, Vec<String>)> {
+    types
+        .iter()
+        .filter_map(|kind| cfn_resources::schema(kind))
+        .flat_map(|schema| schema.handler_actions())
+        .collect()
 }
 
 /// The role that CloudFormation works with: policies of some services each, as many as IAM's limit of a
@@ -452,7 +459,7 @@ mod tests {
 
     #[test]
     fn the_role_has_what_the_types_need_and_nothing_else() {
-        let needed = needed_actions(&BTreeSet::from(["AWS::SQS::Queue"]), &|_| true);
+        let needed = needed_actions(&handlers(&BTreeSet::from(["AWS::SQS::Queue"])), &|_| true);
         assert_eq!(needed.keys().collect::<Vec<_>>(), ["sqs"]);
         assert!(needed["sqs"].contains("sqs:CreateQueue") && !needed["sqs"].contains("sqs:SendMessage"));
     }
@@ -471,9 +478,10 @@ mod tests {
             "AWS::RDS::DBInstance",
             "AWS::S3::Bucket",
         ]);
-        let reads = needed_actions(&BTreeSet::from(["AWS::SQS::Queue"]), &|handler| handler == "read");
+        let reads =
+            needed_actions(&handlers(&BTreeSet::from(["AWS::SQS::Queue"])), &|handler| handler == "read");
         assert!(reads["sqs"].contains("sqs:GetQueueAttributes") && !reads["sqs"].contains("sqs:CreateQueue"));
-        let groups = needed_actions(&all, &|_| true);
+        let groups = needed_actions(&handlers(&all), &|_| true);
         let groups = super::groups(&groups);
         assert!(groups.len() > 1);
         for group in groups {
