@@ -2,7 +2,9 @@
 //! their execution environments, event source mappings, database, alarms, mode. What counts is counted at the end:
 //! every event has had its effect, once, and no row went back.
 //!
-//! One test, because starting all of it takes half a minute.
+//! One test, because starting all of it takes half a minute. It is run with little traffic and a short outage where
+//! every change is tested; `LEDGER_FAULTS_PER_SECOND=500 LEDGER_FAULTS_OUTAGE_SECONDS=60` is what the ledger is sized
+//! for, on a machine that has two processors for it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,6 +12,7 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
     thread,
     time::Duration,
 };
@@ -36,14 +39,14 @@ use support::{
 };
 
 /// Events a second, throughout.
-const PER_SECOND: u64 = 150;
+static PER_SECOND: LazyLock<u64> = LazyLock::new(|| number("LEDGER_FAULTS_PER_SECOND", 150));
 
 /// Partitions of the topics, which `capacity` derives, and so writers side by side.
 const PARTITIONS: usize = 3;
 
 /// How long the database is away, in seconds of traffic. Nothing in it depends on the length but the time that the
 /// test takes: the mappings try again for longer than the topics keep records.
-const OUTAGE_SECONDS: u64 = 20;
+static OUTAGE_SECONDS: LazyLock<u64> = LazyLock::new(|| number("LEDGER_FAULTS_OUTAGE_SECONDS", 20));
 
 /// The alarm flaps as often, and stays as long in each state, in seconds of traffic.
 const FLAPS: usize = 3;
@@ -60,6 +63,12 @@ const CPU_PERCENT_MAX: f64 = 20.0;
 const NEIGHBOURS: usize = 8;
 const BURN: &str = "DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$;\n";
 
+/// A number that a variable gives.
+#[track_caller]
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+}
+
 #[test]
 fn the_ledger_loses_nothing_and_undoes_nothing_whatever_breaks() {
     let ledger = Ledger::deploy(|template| {
@@ -68,7 +77,7 @@ fn the_ledger_loses_nothing_and_undoes_nothing_whatever_breaks() {
         template["Resources"]["PressureCpu"]["Properties"]["Threshold"] = json!(CPU_PERCENT_MAX);
     });
     an_idle_system_is_green(&ledger);
-    let traffic = Running::begin(&ledger.servers, "ledger-source", 1, PER_SECOND);
+    let traffic = Running::begin(&ledger.servers, "ledger-source", 1, *PER_SECOND);
     flows_again(&ledger, &traffic, "at first");
     a_busy_database_slows_every_writer_down(&ledger, &traffic);
     a_flapping_alarm_changes_the_mode_once_each_way(&ledger, &traffic);
@@ -97,13 +106,13 @@ fn the_ledger_loses_nothing_and_undoes_nothing_whatever_breaks() {
 #[track_caller]
 fn flows_again(ledger: &Ledger, traffic: &Running, after: &str) {
     let made = traffic.made();
-    ledger.wait_until_written(after, made + PER_SECOND);
+    ledger.wait_until_written(after, made + *PER_SECOND);
 }
 
 /// Waits for as much traffic as comes in a time.
 #[track_caller]
 fn seconds_of_traffic(ledger: &Ledger, traffic: &Running, seconds: u64) {
-    let until = traffic.made() + seconds * PER_SECOND;
+    let until = traffic.made() + seconds * *PER_SECOND;
     ledger.wait_for("traffic", || traffic.made() >= until);
 }
 
@@ -223,7 +232,7 @@ fn a_flapping_alarm_changes_the_mode_once_each_way(ledger: &Ledger, traffic: &Ru
         "Dimensions": [{ "Name": "ProxyName", "Value": proxy }],
     }] });
     for _ in 0..FLAPS {
-        let until = traffic.made() + FLAP_SECONDS * PER_SECOND;
+        let until = traffic.made() + FLAP_SECONDS * *PER_SECOND;
         ledger.wait_for("sessions to be pinned for a while", || {
             let _ = ledger.aws.json("monitoring", "GraniteServiceVersion20100801.PutMetricData", &pinned);
             thread::sleep(Duration::from_millis(200));
@@ -451,7 +460,7 @@ fn the_database_is_killed_and_then_away(ledger: &Ledger, traffic: &Running) {
         // One that has ended meanwhile is as silent as it should be.
         let _ = kill(Pid::from_raw(*pid), Signal::SIGSTOP);
     }
-    seconds_of_traffic(ledger, traffic, OUTAGE_SECONDS);
+    seconds_of_traffic(ledger, traffic, *OUTAGE_SECONDS);
     let waiting = ledger.mappings();
     for pid in &stopped {
         let _ = kill(Pid::from_raw(*pid), Signal::SIGCONT);

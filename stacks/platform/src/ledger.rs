@@ -81,6 +81,12 @@ const BATCH_SECONDS: i64 = 30;
 /// so that this is beyond what the topics keep: nothing is given up because others are in trouble.
 const RETRIES: i64 = 10_000;
 
+/// Records in a batch: full chunks alone, two for each that is written at once, so that no connection is left with a
+/// remainder. Lambda takes 10,000 at most.
+fn batch_size(ledger: &crate::environment::Ledger) -> i64 {
+    i64::from(2 * ledger.batch_records * ledger.chunk_concurrency).min(10_000)
+}
+
 struct Topics {
     source: KafkaTopic,
     buffer: KafkaTopic,
@@ -223,7 +229,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, database: &LedgerDat
                 cluster: &kafka.cluster,
                 topic,
                 group,
-                batch_size: 100,
+                batch_size: batch_size(&environment.ledger),
                 window_seconds: 1,
                 retries: RETRIES,
                 pollers,

@@ -24,9 +24,9 @@ const EVENTS: usize = 6_000;
 /// Events that go row by row in a round: it is so much slower that fewer tell as much.
 const EVENTS_ROW_BY_ROW: usize = 1_500;
 
-/// Records in a chunk, and chunks in an invocation, as the stacks have them.
+/// Records in a chunk, and in an invocation, as the stacks have them.
 const CHUNK: usize = 30;
-const INVOCATION: usize = 100;
+const INVOCATION: usize = 120;
 
 const ROUNDS: u64 = 5;
 
