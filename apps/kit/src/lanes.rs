@@ -55,8 +55,14 @@ struct InFlight {
 struct Lane {
     open: Option<Open>,
     ready: VecDeque<Batch>,
+    /// Bytes of what is ready.
+    ready_bytes: usize,
     in_flight: Option<InFlight>,
 }
+
+/// What a lane may hold, as a multiple of its share in batches, while others have room: small batches take little of
+/// the bytes that it may hold.
+const BRIM: usize = 64;
 
 /// What is known of an assigned partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,14 +138,16 @@ impl Lanes {
         self.homes.get(&partition).copied().unwrap_or(0)
     }
 
-    /// Takes a record. A record of a partition that is not assigned is left out: its new owner reads it.
-    pub fn offer(&mut self, record: Record<'_>, now: Instant) {
+    /// Takes a record; whether that made a batch full. A record of a partition that is not assigned is left out: its
+    /// new owner reads it.
+    pub fn offer(&mut self, record: Record<'_>, now: Instant) -> bool {
         if !self.assigned.contains_key(&record.origin.partition) {
-            return;
+            return false;
         }
         let limits = self.limits;
         let index = self.lane_of(record.origin.partition);
-        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return false };
+        let before = lane.ready.len();
         let size = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
         if lane.open.as_ref().is_some_and(|open| open.batch.bytes() + size > limits.bytes) {
             lane.close();
@@ -152,6 +160,7 @@ impl Lanes {
         if open.batch.len() >= limits.records || open.batch.bytes() >= limits.bytes {
             lane.close();
         }
+        lane.ready.len() > before
     }
 
     /// How many full batches a lane holds before it takes no more.
@@ -166,16 +175,31 @@ impl Lanes {
         self.lanes.get(lane).map_or(0, |lane| lane.ready.len())
     }
 
-    /// Whether the lane of a partition holds all that it may: reading on would buffer without bound.
+    /// How many batches wait in the lane of a partition.
+    #[must_use]
+    pub fn waiting_of(&self, partition: i32) -> usize {
+        self.waiting(self.lane_of(partition))
+    }
+
+    /// Whether the lane of a partition holds all that it may: reading on would buffer without bound. While others have
+    /// room it may hold more, up to half of its bytes: what comes for them is behind what comes for it.
     #[must_use]
     pub fn is_full(&self, partition: i32) -> bool {
-        self.waiting(self.lane_of(partition)) >= self.waiting_limit()
+        let Some(lane) = self.lanes.get(self.lane_of(partition)) else { return false };
+        let share = self.waiting_limit();
+        let brims = lane.ready.len() >= share * BRIM || lane.ready_bytes >= self.limits.bytes * share / 2;
+        lane.ready.len() >= share && (brims || !self.have_room())
+    }
+
+    /// Whether a lane that has partitions holds less than its share.
+    fn have_room(&self) -> bool {
+        self.assigned.keys().any(|partition| self.waiting_of(*partition) < self.waiting_limit())
     }
 
     /// Whether the lane of a partition holds no more than half of what it may.
     #[must_use]
     pub fn is_half_empty(&self, partition: i32) -> bool {
-        self.waiting(self.lane_of(partition)) <= self.waiting_limit() / 2
+        self.waiting_of(partition) <= self.waiting_limit() / 2
     }
 
     /// The assigned partitions whose lanes are full.
@@ -214,6 +238,7 @@ impl Lanes {
             lane.close();
         }
         let batch = lane.ready.pop_front()?;
+        lane.ready_bytes -= batch.bytes();
         self.tickets += 1;
         let mut covers = BTreeMap::new();
         for origin in batch.origins() {
@@ -281,6 +306,7 @@ impl Lanes {
                 batch.drop_partitions(partitions);
             }
             lane.ready.retain(|batch| !batch.is_empty());
+            lane.ready_bytes = lane.ready.iter().map(Batch::bytes).sum();
         }
         self.holds(partitions)
     }
@@ -311,6 +337,7 @@ impl Lanes {
 impl Lane {
     fn close(&mut self) {
         if let Some(open) = self.open.take().filter(|open| !open.batch.is_empty()) {
+            self.ready_bytes += open.batch.bytes();
             self.ready.push_back(open.batch);
         }
     }
@@ -367,7 +394,9 @@ mod tests {
         let second = lanes.dispatch_lane(0, at(1000)).unwrap();
         assert_eq!(second.batch.len(), 3, "all that came meanwhile, at once");
         // What is full waits, and what comes after it keeps its place.
-        (4..10).for_each(|offset| lanes.offer(record(0, offset), at(1000)));
+        (4..10).for_each(|offset| {
+            lanes.offer(record(0, offset), at(1000));
+        });
         assert_eq!(lanes.waiting(0), 1);
         lanes.complete(second.lane, second.ticket);
         let third = lanes.dispatch_lane(0, at(1200)).unwrap();
@@ -473,6 +502,27 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_takes_more_than_its_share_while_others_have_room_and_no_more_than_it_may() {
+        let now = Instant::now();
+        let mut lanes = Lanes::new(limits(1, 2));
+        lanes.assign(&[0, 1]);
+        let fill = |lanes: &mut Lanes, partition| {
+            (0..)
+                .take_while(|offset| {
+                    !lanes.is_full(partition) && lanes.offer(record(partition, *offset), now)
+                })
+                .count()
+        };
+        assert_eq!(fill(&mut lanes, 0), 2 * BRIM, "what comes for the other lane is behind it");
+        assert_eq!(fill(&mut lanes, 1), 2, "nobody waits for anything: two batches are a lane's share");
+        assert_eq!(lanes.full_partitions(), BTreeSet::from([0, 1]));
+        // Half of its bytes are a bound as well.
+        let mut lanes = Lanes::new(Limits { bytes: 50, ..limits(1, 2) });
+        lanes.assign(&[0, 1]);
+        assert_eq!(fill(&mut lanes, 0), 10, "of five bytes each");
+    }
+
+    #[test]
     fn a_failed_commit_is_tried_again() {
         let now = Instant::now();
         let mut lanes = Lanes::new(limits(1, 1));
@@ -524,6 +574,10 @@ mod tests {
             let mut processed: BTreeMap<i32, BTreeSet<i64>> = BTreeMap::new();
             let mut running: Vec<Dispatch> = Vec::new();
             for step in steps {
+                for lane in &lanes.lanes {
+                    prop_assert_eq!(lane.ready_bytes, lane.ready.iter().map(Batch::bytes).sum::<usize>());
+                    prop_assert!(lane.ready.len() <= lanes.waiting_limit() * BRIM + 1);
+                }
                 match step {
                     Step::Read(partition) => {
                         if lanes.assigned().contains_key(&partition) && !lanes.is_full(partition) {

@@ -42,6 +42,10 @@ use work::Work;
 /// How long the poll is put off when all lanes are full, before partitions are paused.
 const BACKPRESSURE_WAIT: Duration = Duration::from_millis(100);
 
+/// The same when others have room. Long enough for a lane that is only slow for a moment, and a small part of the work
+/// that a brimming lane holds.
+const LANE_WAIT: Duration = Duration::from_millis(10);
+
 /// How long a poll waits when nothing is due.
 const IDLE_POLL: Duration = Duration::from_millis(100);
 
@@ -300,8 +304,8 @@ fn read(
                 };
                 let record = Record { origin, key: message.key(), payload: message.payload() };
                 let mut state = context.state();
-                state.lanes.offer(record, *arrived.get_or_insert_with(Instant::now));
-                if state.lanes.is_full(origin.partition) {
+                let filled = state.lanes.offer(record, *arrived.get_or_insert_with(Instant::now));
+                if filled && state.lanes.is_full(origin.partition) {
                     return Ok(());
                 }
             }
@@ -320,11 +324,22 @@ fn balance(
 ) -> Result<(), KafkaError> {
     let (pause, resume) = {
         let mut state = context.state();
-        if !state.lanes.full_partitions().is_subset(&state.paused) {
-            let half = state.lanes.waiting_limit() / 2;
-            state = context.await_end(state, half, BACKPRESSURE_WAIT);
+        let mut full = state.lanes.full_partitions();
+        if !full.is_subset(&state.paused) {
+            let waits = |state: &State, partition: &i32| state.lanes.waiting_of(*partition);
+            let others_have_room = full.len() < state.lanes.assigned().len();
+            let (half, wait) = if others_have_room {
+                (full.iter().map(|partition| waits(&state, partition)).max().unwrap_or(0) / 2, LANE_WAIT)
+            } else {
+                (state.lanes.waiting_limit() / 2, BACKPRESSURE_WAIT)
+            };
+            state = context.await_end(state, half, wait);
+            if others_have_room {
+                full.retain(|partition| waits(&state, partition) > half);
+            } else {
+                full = state.lanes.full_partitions();
+            }
         }
-        let full = state.lanes.full_partitions();
         let pause: Vec<i32> = full.difference(&state.paused).copied().collect();
         let resume: Vec<i32> =
             state.paused.iter().copied().filter(|partition| state.lanes.is_half_empty(*partition)).collect();
