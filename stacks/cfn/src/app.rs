@@ -180,6 +180,12 @@ impl App {
         self.stacks.push_mut(Stack::new(id, name, properties))
     }
 
+    /// A stack that was begun before, by its id: to give it what a later one has made, where that one is deployed first.
+    /// A circle of references fails the synthesis.
+    pub fn reopen(&mut self, id: &str) -> Option<&mut Stack> {
+        self.stacks.iter_mut().find(|stack| &*stack.id == id)
+    }
+
     /// Moves a stack to the front of the order of deploying: for one that is rendered from what the others hold, and
     /// that they need. A reference from it to another stack then fails the synthesis.
     pub fn deploy_first(&mut self, id: &str) {

@@ -134,22 +134,36 @@ impl KubernetesCluster {
                 ),
         );
         scope.depend(cluster.raw(), logs.raw());
+        let made = Self { cluster };
         for (index, arn) in properties.admin_role_arns.iter().enumerate() {
-            let policy = Value::sub(
-                "arn:${AWS::Partition}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy",
-                [],
-            );
-            scope.add(
+            let role = Value::Literal(arn.clone());
+            made.access(
+                &mut scope,
                 &format!("AdminAccess{}", index + 1),
-                AccessEntry::new(cluster.reference(), arn.clone()).access_policies([
-                    AccessEntryAccessPolicy::new(
-                        AccessEntryAccessScope::new(AccessEntryAccessScopeType::Cluster),
-                        policy,
-                    ),
-                ]),
+                role,
+                "AmazonEKSClusterAdminPolicy",
             );
         }
-        Self { cluster }
+        made
+    }
+
+    /// Lets a role look at what runs in the cluster: at no secret, and without changing anything.
+    #[track_caller]
+    pub fn let_look(&self, scope: &mut Scope<'_>, name: &str, role_arn: Value<String>) {
+        self.access(scope, name, role_arn, "AmazonEKSViewPolicy");
+    }
+
+    /// Lets a role in, with one of EKS's own policies.
+    #[track_caller]
+    fn access(&self, scope: &mut Scope<'_>, name: &str, role_arn: Value<String>, policy: &str) {
+        let policy =
+            Value::sub(&format!("arn:${{AWS::Partition}}:eks::aws:cluster-access-policy/{policy}"), []);
+        let everywhere = AccessEntryAccessScope::new(AccessEntryAccessScopeType::Cluster);
+        scope.add(
+            name,
+            AccessEntry::new(self.cluster.reference(), role_arn)
+                .access_policies([AccessEntryAccessPolicy::new(everywhere, policy)]),
+        );
     }
 
     /// The cluster's name, once there is one.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use cfn::{App, DeployValue, Handle};
-use cfn_resources::ecr::Repository;
+use cfn_resources::{ecr::Repository, iam::Role};
 use constructs::{
     cluster::{ClusterProperties, KubernetesCluster},
-    network::Network,
+    network::{Network, as_text},
     repository::repository,
 };
 
@@ -25,6 +25,17 @@ pub struct Cluster {
     pub kubernetes: KubernetesCluster,
     /// The repositories by image.
     pub repositories: BTreeMap<&'static str, Handle<Repository>>,
+}
+
+impl Cluster {
+    /// Lets a role look at what runs, once the stack `id` of the cluster is there. The role is of the stack that is
+    /// deployed first.
+    pub fn let_look(&self, app: &mut App, id: &str, role: &Handle<Role>) {
+        if let Some(stack) = app.reopen(id) {
+            let mut scope = stack.scope();
+            self.kubernetes.let_look(&mut scope, "GateAccess", as_text(&role.arn()));
+        }
+    }
 }
 
 /// Adds the stack.

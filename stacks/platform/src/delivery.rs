@@ -3,8 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cfn::{App, Handle, Json, Scope, Value};
-use cfn_resources::iam::{ManagedPolicy, OidcProvider, Role};
+use cfn::{App, Handle, Json, Resource, Scope, Value};
+use cfn_resources::{
+    eks::AccessEntry,
+    iam::{ManagedPolicy, OidcProvider, Role},
+    kms::{Alias, Key},
+    s3::{Bucket, BucketPolicy},
+};
 use constructs::{
     bucket::PrivateBucket,
     encryption,
@@ -14,6 +19,7 @@ use constructs::{
 use serde_json::json;
 
 use crate::{
+    cluster::Cluster,
     environment::{Data, Delivery, Environment},
     network::stack_properties,
 };
@@ -51,16 +57,38 @@ const POLICY_CHARACTERS_MAX: usize = 6144;
 /// What a policy has beside its actions, in characters.
 const POLICY_FRAME_CHARACTERS: usize = 1500;
 
+/// What Lambda needs to show the variables of a function.
+const DECRYPT: &str = "kms:Decrypt";
+
+/// The types that this stack holds itself.
+const OWN_TYPES: [&str; 7] = [
+    Alias::TYPE,
+    Bucket::TYPE,
+    BucketPolicy::TYPE,
+    Key::TYPE,
+    ManagedPolicy::TYPE,
+    OidcProvider::TYPE,
+    Role::TYPE,
+];
+
 /// The output that names the bucket of artifacts.
 const BUCKET_OUTPUT: &str = "ArtifactBucket";
 
 /// Adds the stack, after all whose types it looks at; it is deployed before them, because their code is read from
 /// its bucket.
-pub fn add(app: &mut App, id: &str, environment: &Environment) {
-    let types = app.resource_types();
-    let handlers = handlers(&types);
-    let needed = needed_actions(&handlers, &|_| true);
-    let readable = needed_actions(&handlers, &|handler| handler == "read");
+///
+/// The cluster, whose stack has the id that is given with it, lets the role in that looks whether a release may go on.
+pub fn add(app: &mut App, id: &str, environment: &Environment, (cluster, cluster_stack): (&Cluster, &str)) {
+    let mut types = app.resource_types();
+    if environment.delivery.as_ref().is_some_and(|delivery| delivery.promotes_to.is_some()) {
+        // The cluster lets a role in that is not there yet.
+        types.insert(AccessEntry::TYPE);
+    }
+    let handlers_of_others = handlers(&types);
+    let needed = needed_actions(&handlers_of_others, &|_| true);
+    // Whoever looks for drift looks at this stack as well, which CloudFormation changes without its role.
+    types.extend(OWN_TYPES);
+    let readable = needed_actions(&handlers(&types), &|handler| handler == "read");
     let services = trusted_services(app);
     let stack = app.stack(id, stack_properties(environment, DESCRIPTION));
     let name = stack.name().to_owned();
@@ -74,14 +102,108 @@ pub fn add(app: &mut App, id: &str, environment: &Environment) {
         as_text(&artifacts.bucket.reference()),
         "Where artifacts are published",
     );
-    if let Some(delivery) = &environment.delivery {
-        let provider = roles(&mut scope, environment, delivery, &artifacts, &needed, &services);
-        if let Some(next) = &delivery.promotes_to {
-            gate_role(&mut scope, environment, (delivery, next), &provider, &artifacts, &readable);
-        }
-    }
+    let gate = environment.delivery.as_ref().and_then(|delivery| {
+        let reads = read_policies(&mut scope, environment, &readable);
+        let provider = roles(&mut scope, environment, delivery, &artifacts, (&needed, &reads), &services);
+        let next = delivery.promotes_to.as_ref()?;
+        Some(gate_role(&mut scope, environment, (delivery, next), &provider, &artifacts, &reads))
+    });
     app.artifact_bucket(id, BUCKET_OUTPUT);
     app.deploy_first(id);
+    if let Some(gate) = gate {
+        cluster.let_look(app, cluster_stack, &gate);
+    }
+}
+
+/// An ARN of something of the environment's in its account and region, `rest` as the service names it.
+fn own_arn(service: &str, rest: &str) -> Value<String> {
+    Value::sub(&format!("arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:{rest}"), [])
+}
+
+/// Every resource.
+fn anything() -> Value<String> {
+    Value::Literal("*".to_owned())
+}
+
+/// Roles, policies and identity providers of the environment.
+fn identities(environment: &Environment) -> [Value<String>; 3] {
+    let own =
+        |rest: &str| Value::sub(&format!("arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:{rest}"), []);
+    let prefix = &environment.prefix;
+    [own(&format!("role/{prefix}-*")), own(&format!("policy/{prefix}-*")), own("oidc-provider/*")]
+}
+
+/// A statement bound to the environment's region.
+fn in_region(environment: &Environment, mut statement: Json) -> Json {
+    statement["Condition"] = json!({ "StringEquals": { "aws:RequestedRegion": environment.region } });
+    statement
+}
+
+/// What a look for drift reads of the rendered types: CloudFormation reads resources with the rights of whoever asks
+/// it to look, not with the role that it works with.
+fn read_policies(
+    scope: &mut Scope<'_>,
+    environment: &Environment,
+    readable: &BTreeMap<String, BTreeSet<String>>,
+) -> Vec<Handle<ManagedPolicy>> {
+    let mut scope = scope.child("Reads");
+    let mut policies = Vec::new();
+    let mut readable = readable.clone();
+    // Schemas name it for a handler that reads; whoever looks hands no role on.
+    if let Some(actions) = readable.get_mut("iam") {
+        actions.remove("iam:PassRole");
+    }
+    // For the variables of functions, and for nothing else that keys protect.
+    let decrypts = readable.get_mut("kms").is_some_and(|actions| actions.remove(DECRYPT));
+    let readable = &readable;
+    for (number, actions) in groups(readable).into_iter().enumerate() {
+        // IAM is in no region.
+        let (identity, others): (Vec<&str>, Vec<&str>) =
+            actions.iter().copied().partition(|action| action.starts_with("iam:"));
+        let mut statements = Vec::new();
+        if !others.is_empty() {
+            statements.push(in_region(environment, iam::allow("Reads", &others, &[anything()])));
+        }
+        if !identity.is_empty() {
+            statements.push(iam::allow("Identities", &identity, &identities(environment)));
+        }
+        if number == 0 && decrypts {
+            let mut statement = iam::allow("Variables", &[DECRYPT], &[anything()]);
+            let lambda = format!("lambda.{}.amazonaws.com", environment.region);
+            statement["Condition"] = json!({ "StringEquals": { "kms:ViaService": lambda } });
+            statements.push(statement);
+        }
+        let policy = scope.add(
+            &format!("Policy{}", number + 1),
+            ManagedPolicy::new(iam::document(statements))
+                .description("What a look for drift reads of the rendered types"),
+        );
+        scope.waive(
+            policy.raw(),
+            "FG402",
+            "CloudFormation names what it creates: reading for drift is bound by region and type, not by name",
+        );
+        policies.push(policy);
+    }
+    policies
+}
+
+/// What a look for drift asks CloudFormation for. The state of a detection is asked for by its id, and settings of
+/// types are the account's: IAM knows no resource of either.
+fn looks_for_drift(stacks: &Value<String>) -> [Json; 2] {
+    let of_stacks = [
+        "cloudformation:DescribeStackResourceDrifts",
+        "cloudformation:DetectStackDrift",
+        "cloudformation:DetectStackResourceDrift",
+    ];
+    let without_resource = [
+        "cloudformation:BatchDescribeTypeConfigurations",
+        "cloudformation:DescribeStackDriftDetectionStatus",
+    ];
+    [
+        iam::allow("Drift", &of_stacks, std::slice::from_ref(stacks)),
+        iam::allow("Detections", &without_resource, &[anything()]),
+    ]
 }
 
 /// The roles of the pipeline and of CloudFormation.
@@ -90,68 +212,25 @@ fn roles(
     environment: &Environment,
     delivery: &Delivery,
     artifacts: &PrivateBucket,
-    needed: &BTreeMap<String, BTreeSet<String>>,
+    (needed, reads): (&BTreeMap<String, BTreeSet<String>>, &[Handle<ManagedPolicy>]),
     services: &BTreeSet<String>,
 ) -> Handle<OidcProvider> {
     let (name, host) = forge(delivery);
     let execution = execution_role(scope, environment, needed, services);
     let provider = scope
         .add(name, OidcProvider::new().url(format!("https://{host}")).client_id_list(["sts.amazonaws.com"]));
-    let stacks = Value::sub(
-        &format!(
-            "arn:${{AWS::Partition}}:cloudformation:${{AWS::Region}}:${{AWS::AccountId}}:stack/{}-*/*",
-            environment.prefix
-        ),
-        [],
-    );
-    let repositories = Value::sub(
-        &format!(
-            "arn:${{AWS::Partition}}:ecr:${{AWS::Region}}:${{AWS::AccountId}}:repository/{}-*",
-            environment.prefix
-        ),
-        [],
-    );
+    let prefix = &environment.prefix;
+    let stacks = own_arn("cloudformation", &format!("stack/{prefix}-*/*"));
+    let repositories = own_arn("ecr", &format!("repository/{prefix}-*"));
     // Migrations and the like: what a stack names to be invoked once it is deployed.
-    let functions = Value::sub(
-        &format!(
-            "arn:${{AWS::Partition}}:lambda:${{AWS::Region}}:${{AWS::AccountId}}:function:{}-*",
-            environment.prefix
-        ),
-        [],
-    );
+    let functions = own_arn("lambda", &format!("function:{prefix}-*"));
     // One deployment at a time: a parameter says whose. Another one names the stacks whose code was swapped.
-    let parameter = |name: &str| {
-        Value::<String>::sub(
-            &format!(
-                "arn:${{AWS::Partition}}:ssm:${{AWS::Region}}:${{AWS::AccountId}}:parameter/{}/{name}",
-                environment.prefix
-            ),
-            [],
-        )
-    };
+    let parameter = |name: &str| own_arn("ssm", &format!("parameter/{prefix}/{name}"));
     let lock = parameter("deploy-lock");
-    let clusters = ["eks", "kafka"].map(|service| {
-        let name = if service == "eks" { "" } else { "/*" };
-        Value::sub(
-            &format!(
-                "arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:cluster/{}-*{name}",
-                environment.prefix
-            ),
-            [],
-        )
-    });
-    let [kubernetes, kafka] = clusters;
-    let event_sources = Value::sub(
-        "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:event-source-mapping:*",
-        [],
-    );
-    let alarms = Value::sub(
-        &format!(
-            "arn:${{AWS::Partition}}:cloudwatch:${{AWS::Region}}:${{AWS::AccountId}}:alarm:{}-*",
-            environment.prefix
-        ),
-        [],
-    );
+    let kubernetes = own_arn("eks", &format!("cluster/{prefix}-*"));
+    let kafka = own_arn("kafka", &format!("cluster/{prefix}-*/*"));
+    let event_sources = own_arn("lambda", "event-source-mapping:*");
+    let alarms = own_arn("cloudwatch", &format!("alarm:{prefix}-*"));
     let mut statements = vec![
         iam::allow(
             "Stacks",
@@ -170,7 +249,7 @@ fn roles(
                 "cloudformation:RollbackStack",
                 "cloudformation:UpdateTerminationProtection",
             ],
-            &[stacks],
+            std::slice::from_ref(&stacks),
         ),
         pass_role(&as_text(&execution.arn()), &BTreeSet::from(["cloudformation.amazonaws.com".to_owned()])),
         iam::allow(
@@ -195,8 +274,12 @@ fn roles(
         // Whether it works, at the end of a deployment.
         iam::allow("EventSources", &["lambda:GetEventSourceMapping"], &[event_sources]),
         iam::allow("Alarms", &["cloudwatch:DescribeAlarms"], &[alarms]),
-        iam::allow("SignIn", &["ecr:GetAuthorizationToken"], &[Value::Literal("*".to_owned())]),
+        iam::allow("SignIn", &["ecr:GetAuthorizationToken"], &[anything()]),
+        // What is left over once an environment is taken down.
+        iam::allow("Tags", &["tag:GetResources"], &[anything()]),
     ];
+    // What somebody has changed by hand is shown before it is overwritten.
+    statements.extend(looks_for_drift(&stacks));
     statements.extend(artifacts.grant_read_write("Artifacts"));
     if environment.data == Data::Disposable {
         // Code may be swapped where data is disposable, and a deploy puts right what that left.
@@ -215,70 +298,65 @@ fn roles(
         subject: subject(delivery, &environment.name),
     };
     let pipeline = iam::role(scope, "Pipeline", "The pipeline deploys releases", &trust, &[], statements);
+    if let Some(pipeline) = scope.get_mut(&pipeline) {
+        *pipeline = pipeline
+            .clone()
+            .managed_policy_arns(reads.iter().map(|policy| policy.reference()).collect::<Vec<_>>());
+    }
     scope.output::<String>("PipelineRoleArn", pipeline.arn(), "The role that the pipeline assumes");
     scope.output::<String>("ExecutionRoleArn", execution.arn(), "The role that CloudFormation works with");
     provider
 }
 
 /// The role with which the next environment's jobs look whether a release may go on from here, and no more: stacks
-/// and their drift (for which the resources are read), alarms, records and releases.
+/// and their drift (for which the resources are read), alarms, event sources, what runs in the cluster, records and
+/// releases.
 fn gate_role(
     scope: &mut Scope<'_>,
     environment: &Environment,
     (delivery, next): (&Delivery, &String),
     provider: &Handle<OidcProvider>,
     artifacts: &PrivateBucket,
-    readable: &BTreeMap<String, BTreeSet<String>>,
-) {
+    reads: &[Handle<ManagedPolicy>],
+) -> Handle<Role> {
     let mut scope = scope.child("Gate");
-    let mut policies = Vec::new();
-    for (number, actions) in groups(readable).into_iter().enumerate() {
-        let mut statement = iam::allow("Reads", &actions, &[Value::Literal("*".to_owned())]);
-        statement["Condition"] = json!({ "StringEquals": { "aws:RequestedRegion": environment.region } });
-        let policy = scope.add(
-            &format!("Policy{}", number + 1),
-            ManagedPolicy::new(iam::document(vec![statement]))
-                .description("What a look for drift reads of the rendered types"),
-        );
-        scope.waive(
-            policy.raw(),
-            "FG402",
-            "CloudFormation names what it creates: reading for drift is bound by region and type, not by name",
-        );
-        policies.push(policy.reference());
-    }
-    let stacks = Value::sub(
-        &format!(
-            "arn:${{AWS::Partition}}:cloudformation:${{AWS::Region}}:${{AWS::AccountId}}:stack/{}-*/*",
-            environment.prefix
-        ),
-        [],
-    );
+    let prefix = &environment.prefix;
+    let stacks = own_arn("cloudformation", &format!("stack/{prefix}-*/*"));
     let mut statements = vec![
         iam::allow(
             "Stacks",
             &[
-                "cloudformation:DescribeStackResourceDrifts",
                 "cloudformation:DescribeStacks",
-                "cloudformation:DetectStackDrift",
-                "cloudformation:DetectStackResourceDrift",
                 "cloudformation:GetTemplate",
                 "cloudformation:ListStackResources",
             ],
-            &[stacks],
-        ),
-        iam::allow(
-            "Looks",
-            &["cloudformation:DescribeStackDriftDetectionStatus"],
-            &[Value::Literal("*".to_owned())],
+            std::slice::from_ref(&stacks),
         ),
         iam::allow(
             "Alarms",
             &["cloudwatch:DescribeAlarmHistory", "cloudwatch:DescribeAlarms"],
-            &[Value::sub("arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:*", [])],
+            &[own_arn("cloudwatch", "alarm:*")],
+        ),
+        // What the smoke check asks for, once more.
+        iam::allow("Cluster", &["eks:DescribeCluster"], &[own_arn("eks", &format!("cluster/{prefix}-*"))]),
+        iam::allow(
+            "Brokers",
+            &["kafka:GetBootstrapBrokers", "kafka:ListNodes"],
+            &[own_arn("kafka", &format!("cluster/{prefix}-*/*"))],
+        ),
+        iam::allow(
+            "EventSources",
+            &["lambda:GetEventSourceMapping"],
+            &[own_arn("lambda", "event-source-mapping:*")],
         ),
     ];
+    statements.extend(looks_for_drift(&stacks));
     statements.extend(artifacts.grant_read("Artifacts"));
+    if environment.data == Data::Disposable {
+        // Whether code was swapped in past the release.
+        let swapped = own_arn("ssm", &format!("parameter/{prefix}/hotswapped"));
+        statements.push(iam::allow("Swapped", &["ssm:GetParameter"], &[swapped]));
+    }
     let trust = Trust::OpenIdConnect {
         provider_arn: provider.arn(),
         host: forge(delivery).1,
@@ -293,15 +371,13 @@ fn gate_role(
         &[],
         statements,
     );
-    scope.waive(
-        role.raw(),
-        "FG402",
-        "the state of a detection of drift is asked for by the detection's id, which is no resource",
-    );
     if let Some(role) = scope.get_mut(&role) {
-        *role = role.clone().managed_policy_arns(policies);
+        *role = role
+            .clone()
+            .managed_policy_arns(reads.iter().map(|policy| policy.reference()).collect::<Vec<_>>());
     }
     scope.output::<String>("GateRoleArn", role.arn(), "The role that looks whether a release may go on");
+    role
 }
 
 /// Actions that resource schemas list for their handlers and that IAM does not have.
@@ -347,21 +423,13 @@ fn execution_role(
     services: &BTreeSet<String>,
 ) -> Handle<Role> {
     let mut scope = scope.child("Execution");
-    let own = |kind: &str| {
-        Value::<String>::sub(
-            &format!("arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:{kind}/{}-*", environment.prefix),
-            [],
-        )
-    };
     let mut policies = Vec::new();
     for (number, actions) in groups(needed).into_iter().enumerate() {
         let (identity, others): (Vec<&str>, Vec<&str>) =
             actions.iter().copied().partition(|action| action.starts_with("iam:"));
         let mut statements: Vec<Json> = Vec::new();
         if !others.is_empty() {
-            let mut statement = iam::allow("Handlers", &others, &[Value::Literal("*".to_owned())]);
-            statement["Condition"] = json!({ "StringEquals": { "aws:RequestedRegion": environment.region } });
-            statements.push(statement);
+            statements.push(in_region(environment, iam::allow("Handlers", &others, &[anything()])));
         }
         if !identity.is_empty() {
             let (linked, identity): (Vec<&str>, Vec<&str>) =
@@ -369,11 +437,10 @@ fn execution_role(
             let (pass, identity): (Vec<&str>, Vec<&str>) =
                 identity.into_iter().partition(|action| *action == "iam:PassRole");
             if !pass.is_empty() {
-                statements.push(pass_role(&own("role"), services));
+                let [own_roles, ..] = identities(environment);
+                statements.push(pass_role(&own_roles, services));
             }
-            let provider = Value::sub("arn:${AWS::Partition}:iam::${AWS::AccountId}:oidc-provider/*", []);
-            let own = [own("role"), own("policy"), provider];
-            statements.push(iam::allow("Identities", &identity, &own));
+            statements.push(iam::allow("Identities", &identity, &identities(environment)));
             if !linked.is_empty() {
                 let services =
                     Value::sub("arn:${AWS::Partition}:iam::${AWS::AccountId}:role/aws-service-role/*", []);

@@ -152,7 +152,7 @@ pub fn render_copies(environment: &Environment, copies: usize) -> Result<Assembl
         if environment.has(System::Tags) {
             tags::add(&mut app, &id("tags"), &base, copy == 0)?;
         }
-        delivery::add(&mut app, &id("delivery"), environment);
+        delivery::add(&mut app, &id("delivery"), environment, (&cluster, &id("cluster")));
     }
     if let Some(boundary) = &environment.permissions_boundary_arn {
         app.visit(|_, resource| {

@@ -456,3 +456,79 @@ fn assets_are_built_for_what_they_run_on_and_after_the_bucket() {
         }
     }
 }
+
+#[test]
+fn whoever_looks_for_drift_reads_and_does_nothing_else() {
+    for name in ["dev", "staging", "prod"] {
+        let assembly = assembly(name);
+        let template = assembly.template("delivery").unwrap();
+        let resources = template["Resources"].as_object().unwrap();
+        let reads: Vec<&str> =
+            resources.keys().map(String::as_str).filter(|id| id.starts_with("ReadsPolicy")).collect();
+        assert!(!reads.is_empty(), "{name}");
+        for id in &reads {
+            for statement in capture(template, id, "/PolicyDocument/Statement").as_array().unwrap() {
+                for action in statement["Action"].as_array().unwrap() {
+                    let (_, verb) = action.as_str().unwrap().split_once(':').unwrap();
+                    let by_lambda = statement.pointer("/Condition/StringEquals/kms:ViaService");
+                    let fine = ["Get", "List", "Describe"].iter().any(|begin| verb.starts_with(begin))
+                        || action == "kafka-cluster:Connect"
+                        || (action == "kms:Decrypt" && by_lambda.is_some());
+                    assert!(fine, "{name} {id}: {action}");
+                }
+            }
+        }
+        // What is rendered can be read, this stack included.
+        let read: BTreeSet<&str> = reads
+            .iter()
+            .flat_map(|id| capture(template, id, "/PolicyDocument/Statement").as_array().unwrap())
+            .flat_map(|statement| statement["Action"].as_array().unwrap())
+            .filter_map(Json::as_str)
+            .collect();
+        for template in assembly.templates.values() {
+            for resource in template["Resources"].as_object().unwrap().values() {
+                let kind = resource["Type"].as_str().unwrap();
+                let actions = cfn_resources::schema(kind).map(|schema| schema.handler_actions());
+                for action in actions.and_then(|mut all| all.remove("read")).unwrap_or_default() {
+                    // One hands a role on, the other is none that IAM knows.
+                    let left_out = action == "iam:PassRole" || action.starts_with("vpc-lattice:");
+                    assert!(left_out || read.contains(&*action), "{name} {kind}: {action}");
+                }
+            }
+        }
+        let looking: Vec<&str> = if name == "prod" { vec!["Pipeline"] } else { vec!["Pipeline", "GateRole"] };
+        for id in looking {
+            let given = capture(template, id, "/ManagedPolicyArns");
+            assert_eq!(
+                *given,
+                json!(reads.iter().map(|id| json!({ "Ref": id })).collect::<Vec<_>>()),
+                "{name} {id}"
+            );
+            let statements =
+                capture(template, id, "/Policies/0/PolicyDocument/Statement").as_array().unwrap();
+            let allowed: BTreeSet<&str> = statements
+                .iter()
+                .flat_map(|statement| statement["Action"].as_array().unwrap())
+                .filter_map(Json::as_str)
+                .collect();
+            for action in [
+                "cloudformation:BatchDescribeTypeConfigurations",
+                "cloudformation:DescribeStackDriftDetectionStatus",
+                "cloudformation:DescribeStackResourceDrifts",
+                "cloudformation:DetectStackDrift",
+                "cloudformation:DetectStackResourceDrift",
+            ] {
+                assert!(allowed.contains(action), "{name} {id} {action}");
+            }
+            assert_eq!(allowed.contains("tag:GetResources"), id == "Pipeline", "{name} {id}");
+        }
+        // The role of the gate may look at what runs in the cluster, where a release goes on at all.
+        let cluster = assembly.template("cluster").unwrap();
+        let entries = resources_of_type(cluster, "AWS::EKS::AccessEntry");
+        let views: Vec<_> =
+            entries.iter().filter(|(_, entry)| entry.to_string().contains("EKSViewPolicy")).collect();
+        assert_eq!(views.len(), usize::from(name != "prod"), "{name}");
+        let stack = assembly.manifest.stack("cluster").unwrap();
+        assert_eq!(stack.depends_on.contains(&"delivery".to_owned()), name != "prod", "{name}");
+    }
+}

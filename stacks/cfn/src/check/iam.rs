@@ -15,7 +15,9 @@ use super::{
 use crate::value::Json;
 
 /// Actions that IAM allows on `*` alone: the service authorization reference lists no resource for them.
-const WITHOUT_RESOURCE: [&str; 14] = [
+const WITHOUT_RESOURCE: [&str; 16] = [
+    "cloudformation:BatchDescribeTypeConfigurations",
+    "cloudformation:DescribeStackDriftDetectionStatus",
     "cloudwatch:GetMetricData",
     "cloudwatch:GetMetricStatistics",
     "cloudwatch:ListMetrics",
