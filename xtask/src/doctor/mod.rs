@@ -17,7 +17,9 @@ use machine::Machine;
 ///
 /// Tools and their versions, disk, memory, ports, and for an environment on
 /// AWS the credentials, their account, the region and the quotas that its
-/// sizes ask for. Nothing is built for it. Exits with 1 where something fails.
+/// sizes ask for: of Lambda what the account has, of the others the documented
+/// default, and each says which. Nothing is built for it. Exits with 1 where
+/// something fails.
 ///
 /// Examples:
 ///   cargo xtask doctor
@@ -105,8 +107,9 @@ fn examine(root: &Path, name: &str, machine: &Machine) -> Vec<Finding> {
     findings.extend(machine::programs(root));
     if on_aws {
         if let Some(assembly) = &assembly {
-            findings.extend(quotas::credentials(root, machine, assembly));
-            findings.extend(quotas::quotas(assembly));
+            let asked = quotas::credentials(root, machine, assembly);
+            let defaults = quotas::quotas(assembly, &asked);
+            findings.extend(asked.into_iter().chain(defaults));
         }
     } else {
         findings.extend(machine::ports(root));

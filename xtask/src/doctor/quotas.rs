@@ -19,7 +19,7 @@ struct Quota {
 }
 
 /// The quotas that an environment of this platform comes near to, with the defaults of the services' documentation. What
-/// an account really has only Service Quotas tells.
+/// an account really has only Service Quotas tells, and of functions Lambda itself, which is asked.
 const QUOTAS: [Quota; 7] = [
     Quota { what: "VPCs", code: "vpc L-F678F1CE", default: 5, needed: |all| count(all, "AWS::EC2::VPC") },
     Quota {
@@ -47,8 +47,11 @@ const QUOTAS: [Quota; 7] = [
         default: 40,
         needed: |all| count(all, "AWS::RDS::DBInstance"),
     },
-    Quota { what: "Lambda concurrency", code: "lambda L-B99A9384", default: 1000, needed: concurrency },
+    Quota { what: CONCURRENCY, code: "lambda L-B99A9384", default: 1000, needed: concurrency },
 ];
+
+/// What Lambda itself tells of an account.
+const CONCURRENCY: &str = "Lambda concurrency";
 
 /// What Lambda keeps for functions that reserve nothing.
 const UNRESERVED: u64 = 100;
@@ -84,16 +87,25 @@ fn concurrency(assembly: &Assembly) -> u64 {
     }
 }
 
-/// What the rendered stacks need, against what accounts have by default.
-pub(super) fn quotas(assembly: &Assembly) -> Vec<Finding> {
+/// How a quota's finding is called.
+fn name(quota: &str) -> String {
+    format!("quota: {quota}")
+}
+
+/// What the rendered stacks need, against what accounts have by default; of each it says that it is the default. What
+/// `asked` has of the account itself is not told again.
+pub(super) fn quotas(assembly: &Assembly, asked: &[Finding]) -> Vec<Finding> {
     let region = &assembly.manifest.region;
     QUOTAS
         .iter()
         .map(|quota| (quota, (quota.needed)(assembly)))
-        .filter(|(_, needed)| *needed > 0)
-        .map(|(quota, needed)| {
-            let what = format!("quota: {}", quota.what);
-            let found = format!("{needed} needed, {} by default in {region}", quota.default);
+        .map(|(quota, needed)| (quota, needed, name(quota.what)))
+        .filter(|(_, needed, what)| *needed > 0 && !asked.iter().any(|finding| finding.what == *what))
+        .map(|(quota, needed, what)| {
+            let found = format!(
+                "{needed} needed; the documented default is {} in {region}, what this account has was not asked",
+                quota.default
+            );
             if needed as f64 <= quota.default as f64 * SHARE {
                 return Finding::ok(&what, found);
             }
@@ -167,12 +179,15 @@ fn answered(text: &str, needed: u64) -> Vec<Finding> {
     if let Some(allowed) = answer.get("lambda_concurrency").and_then(Json::as_u64)
         && needed > 0
     {
-        let found = format!("{needed} needed by functions, the account has {allowed}");
+        let (what, found) = (
+            name(CONCURRENCY),
+            format!("{needed} needed; this account's own figure is {allowed}, as Lambda says"),
+        );
         findings.push(if needed <= allowed {
-            Finding::ok("Lambda concurrency", found)
+            Finding::ok(&what, found)
         } else {
             let fix = "ask for more in Service Quotas (lambda L-B99A9384); new accounts begin with 10";
-            Finding::fail("Lambda concurrency", found, fix)
+            Finding::fail(&what, found, fix)
         });
     }
     findings
@@ -191,8 +206,17 @@ mod tests {
         assert_eq!(count(&assembly, "AWS::EC2::VPC"), 1);
         assert_eq!(brokers(&assembly) % u64::from(environment.network.zones), 0);
         assert!(brokers(&assembly) >= 3 && concurrency(&assembly) > UNRESERVED);
-        let findings = quotas(&assembly);
-        assert!(findings.iter().any(|finding| finding.what == "quota: MSK brokers"), "{findings:#?}");
+        let findings = quotas(&assembly, &[]);
+        let brokers = findings.iter().find(|finding| finding.what == "quota: MSK brokers").unwrap();
+        assert!(brokers.found.contains("documented default is 90"), "{brokers:?}");
+        assert!(findings.iter().all(|finding| finding.found.contains("was not asked")), "{findings:#?}");
+        // What Lambda says of the account stands alone.
+        let asked = answered(r#"{"lambda_concurrency": 5000}"#, concurrency(&assembly));
+        let is_lambda = |finding: &&Finding| finding.what == "quota: Lambda concurrency";
+        assert_eq!(findings.iter().filter(is_lambda).count(), 1);
+        assert_eq!(quotas(&assembly, &asked).iter().filter(is_lambda).count(), 0);
+        let own = asked.iter().find(is_lambda).unwrap();
+        assert!(own.found.contains("this account's own figure is 5000"), "{own:?}");
     }
 
     #[test]
