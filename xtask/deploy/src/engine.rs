@@ -266,7 +266,13 @@ impl Engine {
         left: impl AsyncFn() -> String,
     ) -> Result<ExitCode> {
         let identity = self.check_account().await?;
-        let _here = lock(&self.common.assembly)?;
+        let _here = match lock(&self.common.assembly) {
+            Ok(here) => here,
+            Err(error) => match self.clients.locks.holder().await {
+                Some(who) => bail!("{error:#}: {who}"),
+                None => return Err(error),
+            },
+        };
         let held = self.clients.locks.acquire(Holder::this(what, &identity), &self.reporter).await?;
         let outcome = tokio::select! {
             outcome = work => outcome,

@@ -79,7 +79,9 @@ pub fn judge(state: &State, now: u64, here: &str, is_gone: &dyn Fn(u32) -> bool)
 
 fn who(holder: &Holder) -> String {
     let person = if holder.person.is_empty() { String::new() } else { format!("{}, ", holder.person) };
-    format!("a {} by {person}{} (process {} on {})", holder.doing, holder.identity, holder.pid, holder.host)
+    let article = if holder.doing.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    let Holder { doing, identity, pid, host, .. } = holder;
+    format!("{article} {doing} by {person}{identity} (process {pid} on {host})")
 }
 
 /// A time span for people.
@@ -222,6 +224,12 @@ impl Locks {
             }
             None => bail!(self.refusal("somebody else, who was a moment faster")),
         }
+    }
+
+    /// Who holds it and for how long, in words; nothing where nobody does or it cannot be read.
+    pub async fn holder(&self) -> Option<String> {
+        let (State::Held(holder), _) = self.read().await.ok()? else { return None };
+        Some(format!("{}, for {}", who(&holder), span(now().saturating_sub(holder.since))))
     }
 
     fn refusal(&self, who: &str) -> String {

@@ -9,7 +9,7 @@ use std::{process::ExitCode, sync::atomic::AtomicBool};
 use anyhow::Result;
 use clap::Parser;
 use cli::{Cli, Command};
-use deploy_engine::{approval::NotApproved, assets::Assets, deploy::lock, deployed, hotswap, status};
+use deploy_engine::{approval::NotApproved, assets::Assets, deployed, hotswap, status};
 use engine::Engine;
 
 /// The exit code where changes want a yes and nobody gave it.
@@ -91,13 +91,14 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Living { consent, command } => {
-            let changes = command.changes();
-            if let Some(what) = changes {
-                engine.agree(&consent, what)?;
-                engine.check_account().await?;
-            }
-            let _lock = changes.map(|_| lock(&common.assembly)).transpose()?;
-            engine.scene().run(&command).await
+            let scene = engine.scene();
+            let Some(what) = command.changes() else { return scene.run(&command).await };
+            engine.agree(&consent, what)?;
+            let left = async || {
+                "interrupted; CloudFormation goes on with what was begun. Run it again once that has ended"
+                    .to_owned()
+            };
+            engine.under_lock(what, scene.run(&command), left).await
         }
         Command::Whoami => command::whoami::run(&engine).await,
         Command::Observe { system, every_ms } => {

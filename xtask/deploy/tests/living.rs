@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
+    process,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,10 +16,14 @@ use aws_sdk_cloudformation::{
     config::{BehaviorVersion, Credentials, Region},
 };
 use axum::{Router, body::Bytes, extract::State};
-use cfn::{Json, assembly::StackEntry};
+use cfn::{
+    Json,
+    assembly::{Manifest, StackEntry},
+};
 use deploy_engine::{
     cloudformation::{CloudFormation, Target},
     living::{
+        command::{Command, Scene},
         drift,
         import::{self, parse},
         orphan,
@@ -53,7 +57,7 @@ impl Local {
         assert!(program.is_file(), "run these by `cargo xtask test`, or `cargo build --workspace` first");
         let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT")
             .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/local"), PathBuf::from);
-        let output = Command::new(program)
+        let output = process::Command::new(program)
             .arg("--root")
             .arg(self.directory.path().join("local"))
             .arg("--parts")
@@ -154,17 +158,17 @@ async fn drift_is_seen_and_resources_come_and_go_alive() {
 
     // The queue leaves its stack, alive, and can be taken in again.
     let without = json!({ "Resources": { "Trades": queue("trades", 30) } });
-    orphan::run(operations, &queues, &without, "Orders").await.unwrap();
+    orphan::run(operations, (&queues, None), &without, "Orders").await.unwrap();
     assert!(stacks.template("queues").await.unwrap()["Resources"].get("Orders").is_none());
     assert!(
         local.call("sqs", &[("Action", "GetQueueUrl"), ("QueueName", "orders")]).contains(&url),
         "it is alive"
     );
-    let again = orphan::run(operations, &queues, &without, "Orders").await.unwrap_err();
+    let again = orphan::run(operations, (&queues, None), &without, "Orders").await.unwrap_err();
     assert!(again.to_string().contains("no resource `Orders`"), "{again:#}");
 
     let claims = [parse(&format!("Orders=QueueUrl={url}")).unwrap()];
-    import::run(&client, operations, &queues, &template, &BTreeMap::new(), &claims).await.unwrap();
+    import::run(&client, operations, (&queues, None), &template, &BTreeMap::new(), &claims).await.unwrap();
     let imported = stacks.template("queues").await.unwrap();
     assert_eq!(imported["Resources"]["Orders"]["DeletionPolicy"], "Retain");
     deploy(operations, &queues, &template).await;
@@ -173,8 +177,9 @@ async fn drift_is_seen_and_resources_come_and_go_alive() {
     assert_eq!(drifted.len(), 1, "what differs from the template was left and is told: {drifted:?}");
 
     let claims = [parse("Missing=QueueUrl=nowhere").unwrap()];
-    let error =
-        import::run(&client, operations, &queues, &template, &BTreeMap::new(), &claims).await.unwrap_err();
+    let none = BTreeMap::new();
+    let refused = import::run(&client, operations, (&queues, None), &template, &none, &claims);
+    let error = refused.await.unwrap_err();
     assert!(error.to_string().contains("no resource `Missing`"), "{error:#}");
     tokio::task::spawn_blocking(move || drop(local)).await.unwrap();
 }
@@ -295,7 +300,7 @@ async fn a_reverted_drift_is_a_change_set_that_heeds_drift() {
     let error = drift::revert(
         &client,
         &Operations { cloud: &stacks, reporter: &Reporter::new(Format::Json) },
-        &entry("queues"),
+        (&entry("queues"), None),
         &template,
     )
     .await
@@ -307,4 +312,80 @@ async fn a_reverted_drift_is_a_change_set_that_heeds_drift() {
         created.contains("DeploymentMode=REVERT_DRIFT") && created.contains("UsePreviousTemplate=true"),
         "{created}"
     );
+}
+
+#[tokio::test]
+async fn what_changes_a_stack_is_done_with_the_role_of_its_deployments() {
+    let nothing = "<Status>FAILED</Status><StatusReason>The submitted information didn't contain changes.</StatusReason>";
+    let stack = "<Stacks><member><StackName>fg-queues</StackName><StackStatus>CREATE_COMPLETE</StackStatus><CreationTime>2026-01-01T00:00:00Z</CreationTime><Outputs><member><OutputKey>ExecutionRoleArn</OutputKey><OutputValue>arn:aws:iam::1:role/execution</OutputValue></member></Outputs></member></Stacks>";
+    let drifted = "<StackResourceDrifts><member><StackId>s</StackId><LogicalResourceId>Orders</LogicalResourceId><ResourceType>AWS::SQS::Queue</ResourceType><StackResourceDriftStatus>MODIFIED</StackResourceDriftStatus><Timestamp>2026-01-01T00:00:00Z</Timestamp></member></StackResourceDrifts>";
+    let (client, script) = scripted(&[
+        ("DescribeStacks", &[stack]),
+        ("GetTemplate", &[r#"<TemplateBody>{"Resources":{"Orders":{"Type":"AWS::SQS::Queue"},"Trades":{"Type":"AWS::SQS::Queue"}}}</TemplateBody>"#]),
+        ("DeleteChangeSet", &[""]),
+        ("CreateChangeSet", &["<Id>c</Id>"]),
+        ("DescribeChangeSet", &[nothing]),
+        ("DetectStackDrift", &["<StackDriftDetectionId>d</StackDriftDetectionId>"]),
+        ("DescribeStackDriftDetectionStatus", &["<StackId>s</StackId><StackDriftDetectionId>d</StackDriftDetectionId><DetectionStatus>DETECTION_COMPLETE</DetectionStatus><Timestamp>2026-01-01T00:00:00Z</Timestamp>"]),
+        ("DescribeStackResourceDrifts", &[drifted]),
+    ])
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let of = |id: &str| StackEntry {
+        id: id.to_owned(),
+        name: format!("fg-{id}"),
+        template: format!("{id}.json"),
+        ..entry(id)
+    };
+    let rendered =
+        json!({ "Resources": { "Trades": { "Type": "AWS::SQS::Queue" }, "New": queue("new", 30) } });
+    std::fs::write(directory.path().join("queues.json"), rendered.to_string()).unwrap();
+    std::fs::write(directory.path().join("delivery.json"), rendered.to_string()).unwrap();
+    let mut manifest: Manifest = serde_json::from_value(json!({
+        "schema_version": 1, "environment": "dev", "provider": "aws", "account": "1", "region": "eu-west-1",
+        "prefix": "fg", "digest": "", "stacks": [], "assets": [], "workloads": [], "cluster": null, "systems": {},
+    }))
+    .unwrap();
+    manifest.stacks = vec![of("delivery"), of("queues")];
+    let (stacks, reporter) = (Stacks::new(client.clone(), POLL), Reporter::new(Format::Json));
+    let scene = Scene {
+        assembly: directory.path(),
+        manifest: &manifest,
+        client: &client,
+        operations: Operations { cloud: &stacks, reporter: &reporter },
+        poll: POLL,
+        json: true,
+    };
+    let change_sets = || {
+        let mut asked = script.asked.lock().unwrap();
+        let all: Vec<String> =
+            asked.drain(..).filter(|form| form.contains("Action=CreateChangeSet")).collect();
+        all
+    };
+    let claims = || vec![parse("New=QueueUrl=nowhere").unwrap()];
+    let revert =
+        |stack: &str| Command::Drift { stacks: vec![stack.to_owned()], revert: true, exit_code: false };
+    let import = |stack: &str| Command::Import { stack: stack.to_owned(), claims: claims() };
+    let orphan = |stack: &str| Command::Orphan { stack: stack.to_owned(), resource: "Orders".to_owned() };
+    // Nothing changes, and that is no success but where a resource had left already: what counts is what is asked.
+    for (command, kind) in
+        [(import("queues"), "IMPORT"), (orphan("queues"), "UPDATE"), (revert("queues"), "UPDATE")]
+    {
+        let _ = scene.run(&command).await;
+        let created = change_sets();
+        assert!(!created.is_empty(), "{command:?}");
+        for form in created {
+            assert!(form.contains(&format!("ChangeSetType={kind}")), "{form}");
+            assert!(
+                form.contains("RoleARN=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fexecution"),
+                "{command:?}: {form}"
+            );
+        }
+    }
+    // The stack that makes the role is changed without it.
+    for command in [import("delivery"), orphan("delivery"), revert("delivery")] {
+        let _ = scene.run(&command).await;
+        let created = change_sets();
+        assert!(!created.is_empty() && created.iter().all(|form| !form.contains("RoleARN")), "{created:?}");
+    }
 }

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cloudformation::CloudFormation,
     operation::Operations,
+    role::ExecutionRole,
     stacks::Stacks,
     wiring::{Known, resolve},
 };
@@ -108,8 +109,10 @@ impl Scene<'_> {
                 let entry = self.entry(stack)?;
                 let parameters = self.parameters(entry).await?;
                 let rendered = self.rendered(entry)?;
+                let role = self.role(entry).await?;
                 let Self { client, operations, .. } = self;
-                import::run(client, operations, entry, &rendered, &parameters, claims).await?;
+                import::run(client, operations, (entry, role.as_deref()), &rendered, &parameters, claims)
+                    .await?;
                 let environment = &self.manifest.environment;
                 self.operations.reporter.say(&format!(
                     "what differs from what is rendered was left as it is: deploy, then `cargo xtask drift --env {environment} --stack {stack}` shows it"
@@ -118,7 +121,9 @@ impl Scene<'_> {
             }
             Command::Orphan { stack, resource } => {
                 let entry = self.entry(stack)?;
-                orphan::run(&self.operations, entry, &self.rendered(entry)?, resource).await?;
+                let role = self.role(entry).await?;
+                let rendered = self.rendered(entry)?;
+                orphan::run(&self.operations, (entry, role.as_deref()), &rendered, resource).await?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Move { from, to } => {
@@ -134,6 +139,12 @@ impl Scene<'_> {
             let known: Vec<&str> = self.manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
             format!("there is no stack `{id}`; there are: {}", known.join(", "))
         })
+    }
+
+    /// The role that CloudFormation works with on a stack, as a deployment gives it.
+    async fn role(&self, entry: &StackEntry) -> Result<Option<String>> {
+        let role = ExecutionRole::look_up(self.manifest, self.operations.cloud).await?;
+        Ok(role.for_stack(&entry.id))
     }
 
     fn rendered(&self, entry: &StackEntry) -> Result<Json> {
@@ -196,7 +207,9 @@ impl Scene<'_> {
                 }
             }
             if revert && !drifted.is_empty() {
-                drift::revert(self.client, &self.operations, entry, &template).await?;
+                let role = self.role(entry).await?;
+                let of = (entry, role.as_deref());
+                drift::revert(self.client, &self.operations, of, &template).await?;
             }
             all.extend(drifted);
         }

@@ -184,7 +184,8 @@ pub async fn look(
     stream::iter(stacks.iter().copied().map(one)).buffered(DETECTIONS).collect().await
 }
 
-/// Brings a stack's resources back to what its template says, by a change set that heeds drift.
+/// Brings a stack's resources back to what its template says, by a change set that heeds drift, with the role that
+/// CloudFormation works with there.
 ///
 /// # Errors
 ///
@@ -192,7 +193,7 @@ pub async fn look(
 pub async fn revert(
     client: &Client,
     operations: &Operations<'_, Stacks>,
-    entry: &StackEntry,
+    (entry, role): (&StackEntry, Option<&str>),
     template: &Json,
 ) -> Result<()> {
     let name = &entry.name;
@@ -211,6 +212,7 @@ pub async fn revert(
         .change_set_type(ChangeSetType::Update)
         .deployment_mode(DeploymentMode::RevertDrift)
         .use_previous_template(true)
+        .set_role_arn(role.map(str::to_owned))
         .set_parameters(Some(parameters))
         .set_capabilities(Some(
             entry.capabilities.iter().map(|name| Capability::from(name.as_str())).collect(),

@@ -55,7 +55,8 @@ pub fn parse(text: &str) -> Result<Claim, String> {
     Ok(Claim { logical_id: logical_id.to_owned(), identifier })
 }
 
-/// Takes resources into a stack. `parameters` are the values that the stack is deployed with.
+/// Takes resources into a stack, with the role that CloudFormation works with there. `parameters` are the values that
+/// the stack is deployed with.
 ///
 /// # Errors
 ///
@@ -63,7 +64,7 @@ pub fn parse(text: &str) -> Result<Claim, String> {
 pub async fn run(
     client: &Client,
     operations: &Operations<'_, Stacks>,
-    entry: &StackEntry,
+    (entry, role): (&StackEntry, Option<&str>),
     rendered: &Json,
     parameters: &BTreeMap<String, String>,
     claims: &[Claim],
@@ -102,6 +103,7 @@ pub async fn run(
         .template_body(body)
         .set_parameters(Some(parameters))
         .set_resources_to_import(Some(resources))
+        .set_role_arn(role.map(str::to_owned))
         .set_tags(Some(
             entry.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect(),
         ))

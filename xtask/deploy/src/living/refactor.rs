@@ -1,5 +1,5 @@
 //! A resource gets another logical id or another stack without being replaced, by CloudFormation's stack
-//! refactoring.
+//! refactoring. That takes no role: CloudFormation works on each stack with the one that it was deployed with.
 
 use std::time::Duration;
 
