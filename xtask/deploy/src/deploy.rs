@@ -86,6 +86,15 @@ pub struct Deployment<'a> {
     pub recorded: OnceCell<BTreeSet<String>>,
 }
 
+/// A deployment that is done.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What is known of the environment then.
+    pub known: Known,
+    /// Whether stacks were changed, or ran swapped code before. What workloads run is told by the assets.
+    pub changed: bool,
+}
+
 /// One deployment at a time of an environment on this machine; held until dropped.
 ///
 /// # Errors
@@ -138,12 +147,12 @@ pub(crate) struct Rendered {
 }
 
 impl Deployment<'_> {
-    /// Does it all; gives what is known then.
+    /// Does it all.
     ///
     /// # Errors
     ///
     /// What failed first, where and why; the next deployment goes on from there.
-    pub async fn run(&self) -> Result<Known> {
+    pub async fn run(&self) -> Result<Done> {
         let began = SystemTime::now();
         let mut known = Known::default();
         let rendered = self.rendered()?;
@@ -161,18 +170,44 @@ impl Deployment<'_> {
         };
         self.reporter.say(&format!("{:>6.1}s  {what}", self.reporter.elapsed().as_secs_f64()));
         if let Some(local) = self.local.filter(|_| self.asked.only.is_empty()) {
-            self.deploy_workloads(local, &mut known).await?;
+            self.apply_workloads(local, &mut known).await?;
+            self.workloads_are_right().await?;
+            self.smoke(local).await?;
         }
         if let Some(eks) = eks {
             self.install_workloads(eks, &mut known).await?;
+            self.workloads_are_right().await?;
         }
         if self.manifest.provider == "aws" && self.asked.only.is_empty() {
-            let Self { manifest, stacks, functions, alarms, reporter, .. } = self;
-            let (known, since) = (&known, began);
-            let smoke = Smoke { manifest, stacks, functions, alarms, workloads: eks, known, since, reporter };
-            smoke.check().await?;
+            self.smoke_on_aws(eks, &known).check(began).await?;
         }
-        Ok(known)
+        let swapped = self.recorded.get().is_some_and(|recorded| !recorded.is_empty());
+        Ok(Done { known, changed: changed > 0 || swapped })
+    }
+
+    fn smoke_on_aws<'s>(&'s self, workloads: Option<&'s EksWorkloads<'s>>, known: &'s Known) -> Smoke<'s> {
+        let Self { manifest, stacks, functions, alarms, reporter, .. } = self;
+        Smoke { manifest, stacks, functions, alarms, workloads, known, reporter }
+    }
+
+    /// What of an environment on AWS does not work now, alarms apart; and what cannot be looked at from here, because
+    /// then nobody knows.
+    ///
+    /// # Errors
+    ///
+    /// When the assembly cannot be read.
+    pub async fn complaints(&self) -> Result<Vec<String>> {
+        let mut known = Known::default();
+        let rendered = self.rendered()?;
+        let learnt = async {
+            self.execution(&rendered).plan(&mut known).await?;
+            self.look_up(&self.values_of_workloads(), &mut known).await?;
+            self.assets.named(&mut known).await
+        };
+        if let Err(error) = learnt.await {
+            return Ok(vec![format!("what is deployed cannot be looked at from here: {error:#}")]);
+        }
+        Ok(self.smoke_on_aws(self.eks.as_ref(), &known).complaints().await)
     }
 
     /// Looks whether the systems of a local environment work.
@@ -255,11 +290,6 @@ impl Deployment<'_> {
     /// Looks up what CloudFormation cannot tell.
     pub(crate) async fn look_up(&self, wired: &[ParameterWiring], known: &mut Known) -> Result<()> {
         look_up(self.kafka, wired, known, self.reporter).await
-    }
-
-    async fn deploy_workloads(&self, local: &LocalEnvironment, known: &mut Known) -> Result<()> {
-        self.apply_workloads(local, known).await?;
-        self.smoke(local).await
     }
 
     /// Makes the workloads of this machine what they should be, and waits until they are ready.

@@ -24,6 +24,9 @@ use crate::{
 /// How long it may take until all is well: an event source takes a minute or two to come to be.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How often what should have been well for long is looked at: a pod that moves to another node is away for a minute.
+const LOOKS: u32 = 20;
+
 /// How many stacks or event sources are asked for at a time.
 const READS: usize = 8;
 
@@ -134,8 +137,6 @@ pub struct Smoke<'a> {
     pub workloads: Option<&'a EksWorkloads<'a>>,
     /// What is known of the environment.
     pub known: &'a Known,
-    /// When the deployment began.
-    pub since: SystemTime,
     /// What the user sees.
     pub reporter: &'a Reporter,
 }
@@ -151,19 +152,20 @@ struct Watched {
 }
 
 impl Smoke<'_> {
-    /// Waits until all is well, and says so of each system.
+    /// Waits until all is well after a deployment that began then, and says so of each system.
     ///
     /// # Errors
     ///
     /// What is not well, in time.
-    pub async fn check(self) -> Result<()> {
-        let since = self.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    pub async fn check(self, began: SystemTime) -> Result<()> {
+        let since = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
         let watched = self.watched().await?;
         let deadline = tokio::time::Instant::now() + TIMEOUT;
         let mut told = Vec::new();
         let mut looks = 0;
         loop {
-            let seen = self.look(&watched).await?;
+            let mut seen = self.pods().await?;
+            self.look(&watched, &mut seen).await?;
             let complaints: Vec<String> = seen
                 .iter()
                 .flat_map(|(name, seen)| {
@@ -193,6 +195,47 @@ impl Smoke<'_> {
         }
     }
 
+    /// What is not well of an environment that runs, and says of each system that it is. Alarms are left to whoever
+    /// asks. What cannot be looked at from here is not well: nobody knows whether it is.
+    pub async fn complaints(self) -> Vec<String> {
+        let watched = match self.watched().await {
+            Ok(watched) => watched,
+            Err(error) => return vec![format!("its stacks cannot be looked at from here: {error:#}")],
+        };
+        let watched: Vec<Watched> =
+            watched.into_iter().map(|one| Watched { alarms: Vec::new(), ..one }).collect();
+        for looks in 0.. {
+            let mut unseen = Vec::new();
+            let mut seen = self.pods().await.unwrap_or_else(|error| {
+                unseen.push(format!("its workloads cannot be looked at from here: {error:#}"));
+                BTreeMap::new()
+            });
+            if let Err(error) = self.look(&watched, &mut seen).await {
+                unseen.push(format!("{error:#}"));
+            }
+            let complaints: Vec<String> = seen
+                .iter()
+                .flat_map(|(name, seen)| {
+                    seen.complaints(0).into_iter().map(move |one| format!("{name}: {one}"))
+                })
+                .collect();
+            if complaints.is_empty() && unseen.is_empty() {
+                for (name, seen) in &seen {
+                    let json = json!({ "event": "system", "system": name, "seen": seen });
+                    self.reporter.result(&seen.summary(name), &json);
+                }
+                return Vec::new();
+            }
+            // What cannot be seen now is not seen a minute later.
+            if looks >= LOOKS || !unseen.is_empty() {
+                unseen.extend(complaints);
+                return unseen;
+            }
+            self.stacks.pause(looks).await;
+        }
+        Vec::new()
+    }
+
     async fn watched(&self) -> Result<Vec<Watched>> {
         let look = |entry: &cfn::assembly::StackEntry| {
             let (id, name) = (entry.id.clone(), entry.name.clone());
@@ -213,13 +256,19 @@ impl Smoke<'_> {
         stream::iter(self.manifest.stacks.iter().map(look)).buffered(READS).try_collect().await
     }
 
-    async fn look(&self, watched: &[Watched]) -> Result<BTreeMap<String, Seen>> {
+    /// The workloads' pods, by system.
+    async fn pods(&self) -> Result<BTreeMap<String, Seen>> {
         let mut all: BTreeMap<String, Seen> = BTreeMap::new();
         if let Some(workloads) = self.workloads {
             for running in workloads.running(self.known).await? {
                 all.entry(running.system.clone()).or_default().workloads.push(running);
             }
         }
+        Ok(all)
+    }
+
+    /// Event sources and alarms.
+    async fn look(&self, watched: &[Watched], all: &mut BTreeMap<String, Seen>) -> Result<()> {
         for Watched { stack, mappings, alarms, own_topics } in watched {
             if mappings.is_empty() && alarms.is_empty() {
                 continue;
@@ -231,7 +280,7 @@ impl Smoke<'_> {
                 .await?;
             seen.alarms = self.alarms(alarms, own_topics).await?;
         }
-        Ok(all)
+        Ok(())
     }
 
     async fn event_source(&self, id: &str) -> Result<EventSource> {

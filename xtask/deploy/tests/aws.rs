@@ -7,6 +7,8 @@
 mod held_registry;
 #[path = "support/kubernetes_api.rs"]
 mod kubernetes_api;
+#[path = "aws/promotion.rs"]
+mod promotion;
 #[path = "support/small_aws.rs"]
 mod small_aws;
 
@@ -15,7 +17,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{Arc, Mutex},
 };
@@ -236,25 +238,31 @@ impl Scene {
     }
 
     fn engine(&self, arguments: &[&str]) -> Command {
+        let mut command = self.plain(&self.path("assembly"), arguments);
+        command.args(["--confirm", "dev"]);
+        if arguments[0] == "deploy" {
+            command.arg("--binaries").arg(self.path("binaries"));
+        }
+        command
+    }
+
+    /// The engine on an assembly, with these arguments and no more.
+    fn plain(&self, assembly: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_deploy-engine"));
         let path = std::env::var("PATH").unwrap();
         command
             .arg("--assembly")
-            .arg(self.path("assembly"))
+            .arg(assembly)
             .arg("--assets")
             .arg(self.path("assets"))
             .args(["--endpoint-url", &self.endpoint])
             .args(arguments)
-            .args(["--confirm", "dev"])
             .env_remove("AWS_PROFILE")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env(image::BASE_REGISTRY, &self.registry_host)
             .env("HELM_ANSWERS_AT", &self.endpoint)
             .env("PATH", format!("{}:{path}", self.path("programs").display()));
-        if arguments[0] == "deploy" {
-            command.arg("--binaries").arg(self.path("binaries"));
-        }
         command
     }
 
@@ -577,6 +585,7 @@ async fn an_environment_is_taken_down_workloads_first_and_what_stays_is_told() {
     scene.succeeds(&["deploy"]);
     clutter(&scene);
     scene.aws.held().undeletable.insert("fg-dev-delivery/Artifacts".to_owned());
+    scene.aws.held().parameters.insert("/fg-dev/hotswapped".to_owned(), ("[]".to_owned(), 1));
     scene.aws.held().stacks.get_mut("fg-dev-kafka").unwrap().protected = true;
     scene.journal();
 
@@ -616,6 +625,7 @@ async fn an_environment_is_taken_down_workloads_first_and_what_stays_is_told() {
         "aws s3 rb s3://artifacts --force",
         "`--purge` empties and deletes it",
         "aws ssm delete-parameter --name /fg-dev/deploy-lock",
+        "aws ssm delete-parameter --name /fg-dev/hotswapped",
         "aws ec2 delete-network-interface --network-interface-id eni-1",
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -638,6 +648,7 @@ async fn buckets_are_emptied_where_that_is_asked_for() {
     let text = scene.succeeds(&["teardown", "--purge"]);
     in_order(&scene.journal(), &["s3 empty artifacts", "DeleteStack fg-dev-delivery"]);
     assert!(text.contains("emptied") && !text.contains("s3://artifacts"), "{text}");
+    assert!(text.contains("/fg-dev/deploy-lock") && !text.contains("hotswapped"), "none was written: {text}");
     assert!(scene.aws.held().objects.is_empty());
 }
 

@@ -34,6 +34,9 @@ fn an_environment_is_deployed_changed_and_taken_down() {
 
     let again = house.succeeds(&["deploy"]);
     assert!(again.contains("all stacks are as they should be"), "{again}");
+    assert!(again.contains("nothing changed: local is as recorded as #1: sources"), "{again}");
+    let records: Json = serde_json::from_str(&house.succeeds(&["releases", "history", "--json"])).unwrap();
+    assert_eq!(records.as_array().unwrap().len(), 1, "{records}");
 
     let status: Json = serde_json::from_str(&house.succeeds(&["status", "--json"])).unwrap();
     assert!(status["stacks"].as_array().unwrap().iter().all(|stack| stack["status"] == "CREATE_COMPLETE"));
@@ -54,6 +57,7 @@ fn an_environment_is_deployed_changed_and_taken_down() {
     let changed = house.succeeds(&["deploy"]);
     assert!(changed.contains("1 stacks changed") && changed.contains(&name), "{changed}");
     assert!(changed.contains("(30 partitions)"), "the broker has them: {changed}");
+    assert!(changed.contains("recorded as #2 of local"), "{changed}");
 
     // The emulator is killed: the supervisor brings it back with what it knew.
     house.kill_part("aws");

@@ -76,12 +76,16 @@ impl Street {
     }
 
     fn unpack(&self, archive: &Path, house: &House) -> (bool, String) {
+        self.unpack_to(&self.releases(), archive, house)
+    }
+
+    fn unpack_to(&self, place: &Path, archive: &Path, house: &House) -> (bool, String) {
         let answer = house.directory.path().join("answer.json");
         let output = house
             .engine(&["unpack", "--environment", &house.name, "--release"])
             .arg(archive)
             .arg("--into")
-            .arg(self.releases())
+            .arg(place)
             .arg("--answer")
             .arg(answer)
             .output();
@@ -89,7 +93,11 @@ impl Street {
     }
 
     fn deploy_command(&self, house: &House, digest: &str, more: &[&str]) -> std::process::Command {
-        let directory = self.releases().join(digest);
+        Self::deploy_from(&self.releases().join(digest), house, more)
+    }
+
+    /// Deploys what was unpacked there, as another checkout or machine has it.
+    fn deploy_from(directory: &Path, house: &House, more: &[&str]) -> std::process::Command {
         let mut command = house.engine_of(&directory.join("assemblies").join(&house.name), &[]);
         command.arg("deploy").arg("--release").arg(directory).args(more);
         command
@@ -219,8 +227,38 @@ fn the_same_bytes_go_from_one_environment_to_the_next_and_back() {
     let from_first = ["--by", "promotion", "--from", "first", "--after"];
     let (ok, text) = street.deploy(second, &one, &[&from_first[..], &["7"]].concat());
     assert!(!ok && text.contains("was deployed meanwhile (#0)"), "{text}");
-    let (ok, text) = street.deploy(second, &one, &[&from_first[..], &["0"]].concat());
+    let elsewhere = first.directory.path().join("elsewhere");
+    let (ok, text) = street.unpack_to(&elsewhere, &archive, second);
+    assert!(ok, "{text}");
+    let elsewhere = elsewhere.join(&one);
+    let promoted = [&from_first[..], &["0"]].concat();
+    let mut child = street
+        .deploy_command(second, &one, &promoted)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    read_until(&mut child, "creating");
+    // Whoever promotes to it at the same time, from here or from another machine, is told who is at it and since when.
+    let here = format!("(process {} on ", child.id());
+    for mut other in
+        [Street::deploy_from(&elsewhere, second, &promoted), street.deploy_command(second, &one, &promoted)]
+    {
+        let (ok, text) = told(other.output().unwrap());
+        assert!(!ok && text.contains("another deploy or teardown of"), "{text}");
+        assert!(text.contains(": a deploy by ") && text.contains(&here) && text.contains(", for "), "{text}");
+        assert!(!text.contains("creating") && !text.contains("recorded"), "nothing is touched: {text}");
+    }
+    let done = child.wait_with_output().unwrap();
+    let (ok, text) = told(done);
     assert!(ok && text.contains("recorded as #1 of second"), "{text}");
+    assert_eq!(history(second).len(), 1);
+    // Afterwards it may, unless it looked before the first was done; and then there is nothing left to do.
+    let late = told(Street::deploy_from(&elsewhere, second, &promoted).output().unwrap());
+    assert!(!late.0 && late.1.contains("was deployed meanwhile (#1)"), "{}", late.1);
+    let again = [&from_first[..], &["1"]].concat();
+    let (ok, text) = told(Street::deploy_from(&elsewhere, second, &again).output().unwrap());
+    assert!(ok && text.contains("nothing changed: second is as recorded as #1"), "{text}");
     assert_eq!(running(second), running(first), "the same bytes");
     assert_eq!(history(second)[0]["from"], "first");
 

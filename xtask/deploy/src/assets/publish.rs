@@ -217,8 +217,8 @@ impl<'a> Assets<'a> {
         self.reporter.settle(LIVE);
     }
 
-    /// Makes known where functions will lie, without publishing them: for who only plans. Before there is a bucket
-    /// nothing is known.
+    /// Makes known where functions will lie and, of a release, which images it has, without publishing them: for who
+    /// only plans or looks. Before there is a bucket nothing is known.
     ///
     /// # Errors
     ///
@@ -231,6 +231,13 @@ impl<'a> Assets<'a> {
             known.assets.insert(asset.name.clone(), fields);
         }
         self.reporter.settle(LIVE);
+        for (name, released) in self.released.iter().flatten() {
+            let asset = self.manifest.assets.iter().find(|asset| asset.name == *name);
+            let repository = asset.and_then(|asset| resolve(asset.repository.as_ref()?, known).ok());
+            if let (Some(repository), Some(image)) = (repository, &released.image) {
+                known.assets.insert(name.clone(), image_fields(&repository, image));
+            }
+        }
         Ok(())
     }
 
@@ -459,14 +466,22 @@ impl<'a> Assets<'a> {
         let name = base_name()?;
         let from = (&self.public_registry(&name), name.as_str());
         let pushed = registry.push(&repository, &image, (&packed.described(), bytes), from).await?;
-        let uri = format!("{repository}@{}", image.digest);
+        let fields = image_fields(&repository, &image.digest);
         if !pushed.whole {
-            let detail = format!("{} blobs sent, {} were there: {uri}", pushed.sent, pushed.present);
+            let detail = format!(
+                "{} blobs sent, {} were there: {repository}@{}",
+                pushed.sent, pushed.present, image.digest
+            );
             self.reporter.asset(&asset.name, "pushed", &detail);
         }
         self.reporter.settle(LIVE);
-        Ok(BTreeMap::from([("image_uri".to_owned(), uri)]))
+        Ok(fields)
     }
+}
+
+/// What is known of an image: its name by its content.
+fn image_fields(repository: &str, digest: &str) -> Fields {
+    BTreeMap::from([("image_uri".to_owned(), format!("{repository}@{digest}"))])
 }
 
 /// A place for what is done once for each asset.

@@ -7,7 +7,7 @@ use cfn::assembly::Manifest;
 use deploy_engine::{
     approval::Policy,
     assets::{Assets, Places},
-    deploy::Deployment,
+    deploy::{Deployment, Done},
     execute::Underway,
     hotswap,
     plan::{Asked, render},
@@ -103,7 +103,8 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
             let seconds = reporter.elapsed().as_secs_f64();
             let json = json!({ "event": "hotswap", "seconds": seconds, "outcome": outcome });
             reporter.result(&outcome.told(&manifest.environment, seconds), &json);
-            origin.note(engine, None, &Known::default(), Scope::Swapped).await?;
+            let done = Done { known: Known::default(), changed: true };
+            origin.note(engine, None, &done, Scope::Swapped).await?;
             Ok(ExitCode::SUCCESS)
         };
         let left =
@@ -113,16 +114,16 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
     engine.agree(&consent, "deploy")?;
     let work = async {
         origin.check_after(engine).await?;
-        let known = deployment.run().await?;
+        let done = deployment.run().await?;
         let workloads = workloads || (stacks.is_empty() && manifest.workloads.is_empty());
-        origin.note(engine, bundle.as_ref(), &known, Scope::Deployed { stacks: &stacks, workloads }).await?;
+        origin.note(engine, bundle.as_ref(), &done, Scope::Deployed { stacks: &stacks, workloads }).await?;
         Ok(ExitCode::SUCCESS)
     };
     engine.under_lock("deploy", work, async || deployment.interrupted().await).await
 }
 
 /// Whether an environment has anything for a cluster.
-fn installs(manifest: &Manifest) -> bool {
+pub(crate) fn installs(manifest: &Manifest) -> bool {
     let Manifest { workloads, helm_releases, cluster_manifests, .. } = manifest;
     !(workloads.is_empty() && helm_releases.is_empty() && cluster_manifests.is_empty())
 }

@@ -6,13 +6,13 @@ use anyhow::{Context, Result, bail};
 use chrono::{SubsecRound, Utc};
 use clap::{Args, ValueEnum};
 use deploy_engine::{
+    deploy::Done,
     lock::Holder,
     release::{
         bundle::{self, Bundle},
-        index::{Revision, short},
+        index::Revision,
         record::{Record, SCHEMA_VERSION, Way},
     },
-    wiring::Known,
 };
 use serde_json::json;
 
@@ -109,7 +109,8 @@ impl OriginArguments {
         Ok(())
     }
 
-    /// Keeps the release in the environment and writes the record of a deployment that is done.
+    /// Keeps the release in the environment and writes the record of a deployment that is done, unless it changed
+    /// nothing and the last record says what this one would.
     ///
     /// # Errors
     ///
@@ -118,7 +119,7 @@ impl OriginArguments {
         &self,
         engine: &Engine,
         bundle: Option<&Bundle>,
-        known: &Known,
+        done: &Done,
         scope: Scope<'_>,
     ) -> Result<()> {
         let (stacks, workloads) = match scope {
@@ -144,9 +145,10 @@ impl OriginArguments {
             }
             (_, By::Rollback) => Way::Rollback,
         };
+        let (number, last) = shelf.last().await?;
         let record = Record {
             schema_version: SCHEMA_VERSION,
-            number: shelf.last_number().await? + 1,
+            number: number + 1,
             environment: manifest.environment.clone(),
             deployed_at: Utc::now().trunc_subsecs(0),
             identity,
@@ -162,15 +164,18 @@ impl OriginArguments {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             stacks: stacks.to_vec(),
             workloads,
-            assets: known.assets.clone(),
+            assets: done.known.assets.clone(),
         };
+        let environment = &manifest.environment;
+        if let Some(last) = last.filter(|last| !done.changed && record.repeats(last)) {
+            let text =
+                format!("nothing changed: {environment} is as recorded as #{}: {}", last.number, last.what());
+            reporter.result(&text, &json!({ "event": "record", "record": last, "new": false }));
+            return Ok(());
+        }
         shelf.note(&record).await?;
-        let what = record.release.as_deref().map_or_else(
-            || format!("sources at {}", record.source),
-            |release| format!("release {}… of {}", short(release), record.source),
-        );
-        let text = format!("recorded as #{} of {}: {what}", record.number, manifest.environment);
-        reporter.result(&text, &json!({ "event": "record", "record": record }));
+        let text = format!("recorded as #{} of {environment}: {}", record.number, record.what());
+        reporter.result(&text, &json!({ "event": "record", "record": record, "new": true }));
         Ok(())
     }
 }

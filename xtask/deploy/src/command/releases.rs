@@ -11,7 +11,9 @@ use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use deploy_engine::{
     assets::{Assets, Places},
+    deploy::{Deployment, templates},
     gc::duration,
+    hotswap,
     plan::{Action, Asked},
     release::{
         bundle::Bundle,
@@ -25,7 +27,10 @@ use deploy_engine::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{bundle::answer, deploy::deployment};
+use super::{
+    bundle::answer,
+    deploy::{deployment, installs},
+};
 use crate::engine::{Engine, poll_of};
 
 /// How often alarms are looked at while the bake time goes by.
@@ -204,6 +209,7 @@ impl Gate<'_> {
         )
         .await?;
         observed.unlike = unlike(&there, bundle).await?;
+        observed.swapped = swapped(&there).await?;
         observed.smoke = smoke(&there, bundle).await?;
         // Last, because the rest takes its time.
         let Observed { alarms, changes, .. } = self.alarms(&watched).await?;
@@ -238,11 +244,25 @@ async fn unlike(engine: &Engine, bundle: &Bundle) -> Result<Vec<String>> {
         .collect())
 }
 
+/// What may run otherwise than the release says, because code was swapped in. Where code is not swapped nobody has to
+/// look.
+async fn swapped(engine: &Engine) -> Result<Vec<String>> {
+    let Engine { manifest, clients, common, .. } = engine;
+    if hotswap::allowed(manifest).is_err() {
+        return Ok(Vec::new());
+    }
+    let recorded = clients.swapped.read().await?;
+    Ok(hotswap::named(manifest, &templates(&common.assembly, manifest)?, &recorded))
+}
+
 /// What the smoke check says against it.
 async fn smoke(engine: &Engine, bundle: &Bundle) -> Result<Vec<String>> {
-    let Some(local) = &engine.local else { return Ok(Vec::new()) };
     let assets = assets(engine, bundle)?;
     let deployment = deployment(engine, &assets, PathBuf::new(), Asked::default());
+    let Some(local) = &engine.local else {
+        let eks = installs(&engine.manifest).then(|| engine.eks());
+        return Deployment { eks, ..deployment }.complaints().await;
+    };
     Ok(deployment.smoke(local).await.err().map(|error| format!("{error:#}")).into_iter().collect())
 }
 

@@ -37,6 +37,7 @@ pub(crate) async fn run(
             objects: &clients.objects,
             tags: &clients.tags,
             locks: &clients.locks,
+            swapped: &clients.swapped,
             purge,
         }),
         reporter,

@@ -9,8 +9,12 @@ mod run;
 
 pub use difference::{Code, beside_code, code_of, invoked};
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Result, bail};
-use cfn::assembly::Manifest;
+use cfn::{Json, assembly::Manifest};
+
+use record::WORKLOADS;
 
 /// Whether code may be swapped in an environment: where data is disposable, and never in prod. What a release says
 /// runs in the others is to be what runs there: promotion trusts it, and data that is kept is not the place for code
@@ -32,6 +36,27 @@ pub fn allowed(manifest: &Manifest) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What a [`record::Record`] names, for people: a stack with its functions, the workloads each. `templates` are the
+/// rendered ones by stack id.
+#[must_use]
+pub fn named(
+    manifest: &Manifest,
+    templates: &BTreeMap<String, Json>,
+    recorded: &BTreeSet<String>,
+) -> Vec<String> {
+    let one = |id: &String| {
+        let functions: Vec<String> = match (manifest.stack(id), templates.get(id)) {
+            (Some(entry), Some(template)) => {
+                code_of(entry, template).into_iter().map(|code| code.asset).collect()
+            }
+            _ if id == WORKLOADS => manifest.workloads.iter().map(|one| one.name.clone()).collect(),
+            _ => Vec::new(),
+        };
+        if functions.is_empty() { id.clone() } else { format!("{id} ({})", functions.join(", ")) }
+    };
+    recorded.iter().map(one).collect()
 }
 
 /// What a swap left to a proper deploy.
@@ -106,6 +131,18 @@ mod tests {
              skipped: kafka: its tags have changed\n\
              `cargo xtask deploy --env local` brings what was skipped"
         );
+    }
+
+    #[test]
+    fn what_was_swapped_is_named_by_stack_and_function() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let environment = platform::Environment::load(&root, "local").unwrap();
+        let assembly = platform::render(&environment).unwrap();
+        let recorded = ["lessons", "gone", WORKLOADS].map(str::to_owned).into();
+        let named = named(&assembly.manifest, &assembly.templates, &recorded);
+        assert_eq!(named[0], "gone", "a stack that is no longer rendered is named as well");
+        assert!(named[1].starts_with("lessons (") && named[1].contains("lessons-enricher"), "{named:?}");
+        assert!(named[2].starts_with("workloads (") && named[2].contains("trade-consumer"), "{named:?}");
     }
 
     #[test]

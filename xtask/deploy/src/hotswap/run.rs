@@ -1,12 +1,12 @@
 //! Swapping code, and putting right in a proper deploy what that has left.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cfn::assembly::{ParameterWiring, Source, StackEntry};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Outcome, Skipped, allowed, beside_code, code_of, functions, invoked};
+use super::{Outcome, Skipped, allowed, beside_code, code_of, functions, invoked, record::WORKLOADS};
 use crate::{
     cloudformation::CloudFormation,
     deploy::Deployment,
@@ -98,12 +98,7 @@ impl Deployment<'_> {
         }
         // Written down first: who is killed in between leaves a stack that is looked at once too often.
         if !swaps.is_empty() {
-            let mut recorded = self.swapped.read().await?;
-            let before = recorded.len();
-            recorded.extend(swaps.iter().map(|one| one.stack.clone()));
-            if recorded.len() != before {
-                self.swapped.write(&recorded).await?;
-            }
+            self.swapped.add(swaps.iter().map(|one| one.stack.clone())).await?;
         }
         let swapped: Vec<String> = stream::iter(swaps.into_iter().map(|one| self.swap(one)))
             .buffer_unordered(self.concurrency)
@@ -129,6 +124,9 @@ impl Deployment<'_> {
         if !self.asked.only.is_empty() || self.manifest.workloads.is_empty() {
             return Ok(());
         }
+        if self.local.is_some() || self.eks.is_some() {
+            self.swapped.add([WORKLOADS.to_owned()]).await?;
+        }
         let done = match (self.local, &self.eks) {
             (Some(local), _) => self.apply_workloads(local, known).await.map(|()| Vec::new()),
             (None, Some(eks)) => self.swap_in_cluster(eks, known).await,
@@ -144,7 +142,7 @@ impl Deployment<'_> {
             Err(error) => return Err(error),
         };
         if !left.is_empty() {
-            outcome.skipped.push(Skipped { stack: "workloads".to_owned(), what: left });
+            outcome.skipped.push(Skipped { stack: WORKLOADS.to_owned(), what: left });
         }
         Ok(())
     }
@@ -214,11 +212,20 @@ impl Deployment<'_> {
             let detail = format!("{} runs what the stack says again; it had been swapped", code.asset);
             self.reporter.stack(&entry.name, "put right", &detail);
         }
-        // Another stack may do the same beside this one. Who is overwritten is written down once too long, and the
-        // next deployment finds it as it should be; nobody is taken out but by itself.
-        let mut left: BTreeSet<String> = self.swapped.read().await?;
-        left.remove(&entry.id);
-        self.swapped.write(&left).await
+        self.swapped.take_out(&entry.id).await
+    }
+
+    /// After the workloads run what was deployed: they are no longer written down.
+    ///
+    /// # Errors
+    ///
+    /// What the SDK says.
+    pub(crate) async fn workloads_are_right(&self) -> Result<()> {
+        if allowed(self.manifest).is_err() {
+            return Ok(());
+        }
+        let recorded = self.recorded.get_or_try_init(|| self.swapped.read()).await?;
+        if recorded.contains(WORKLOADS) { self.swapped.take_out(WORKLOADS).await } else { Ok(()) }
     }
 
     fn poll(&self) -> Duration {

@@ -11,6 +11,9 @@ use serde_json::{Value as Json, json};
 
 use crate::{loopback::is_loopback, sdk::told};
 
+/// The file in which the configuration of an assembly's cluster is written beside it.
+pub const KUBECONFIG: &str = "kubeconfig.json";
+
 /// Where a cluster is and how it is known to be that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
@@ -121,7 +124,7 @@ pub fn kubeconfig(access: &Access, region: &str, program: &Path) -> Json {
 /// Where the configuration of an assembly's cluster is.
 #[must_use]
 pub fn kubeconfig_path(assembly: &Path) -> PathBuf {
-    assembly.join("kubeconfig.json")
+    assembly.join(KUBECONFIG)
 }
 
 /// Writes the configuration beside an assembly and gives its place.

@@ -14,9 +14,10 @@ use cfn::assembly::{AssetKind, Manifest, sha256_hex};
 use flate2::read::GzDecoder;
 
 use super::index::{ASSEMBLIES, ASSETS, Entry, INDEX_BYTES_MAX, INDEX_FILE, Release, short};
+use crate::kubernetes::cluster::KUBECONFIG;
 
 /// What a deployment itself writes beside an assembly.
-const WORKING: [&str; 2] = ["deploy.lock", "resolved"];
+const WORKING: [&str; 3] = ["deploy.lock", "resolved", KUBECONFIG];
 
 /// Where the programs of a local environment's workloads are unpacked to.
 const PROGRAMS: &str = "programs";
@@ -394,6 +395,7 @@ mod tests {
         // What a deployment writes is its own affair.
         fs::write(bundle.assembly("dev").join("deploy.lock"), "").unwrap();
         fs::create_dir(bundle.assembly("dev").join("resolved")).unwrap();
+        fs::write(bundle.assembly("dev").join(KUBECONFIG), "{}").unwrap();
         verify(&bundle.directory).unwrap();
 
         let manifest = bundle.assembly("dev").join("manifest.json");

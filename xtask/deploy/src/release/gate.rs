@@ -44,6 +44,8 @@ pub struct Change {
 pub struct Observed {
     /// What a deployment of the release would do there, where that is anything.
     pub unlike: Vec<String>,
+    /// Stacks whose functions, and workloads which, may run code that was swapped in past the release, in words.
+    pub swapped: Vec<String>,
     /// Its alarms that somebody hears of.
     pub alarms: Vec<Alarm>,
     /// Their changes within the bake time.
@@ -117,6 +119,18 @@ pub fn refusals(
             ),
             format!(
                 "deploy it there again: `cargo xtask deploy --release {} --env {environment}`",
+                short(digest)
+            ),
+        );
+    }
+    if !observed.swapped.is_empty() {
+        refuse(
+            format!(
+                "code was swapped in past the release, and may run in {environment}: {}",
+                some(&observed.swapped)
+            ),
+            format!(
+                "deploy the release there without --hotswap, which puts that right: `cargo xtask deploy --release {} --env {environment}`",
                 short(digest)
             ),
         );
@@ -214,6 +228,10 @@ mod tests {
     fn each_refusal_says_what_and_what_to_do() {
         let bad = Observed {
             unlike: vec!["fg-kafka would be updated: the template differs".to_owned()],
+            swapped: vec![
+                "ledger (ledger-writer, ledger-mode)".to_owned(),
+                "workloads (consumer)".to_owned(),
+            ],
             alarms: vec![
                 alarm("lag", "ALARM"),
                 alarm("errors", "OK"),

@@ -90,6 +90,30 @@ impl Record {
         self.stacks.is_empty() && self.workloads
     }
 
+    /// What was deployed, for people.
+    #[must_use]
+    pub fn what(&self) -> String {
+        match self.release.as_deref() {
+            Some(release) => format!("release {}… of {}", short(release), self.source),
+            None => format!("sources at {}", self.source),
+        }
+    }
+
+    /// Whether this deployment, if it changed nothing, would only say again what `last` says: the same release or the
+    /// same assembly with the same assets, of the same stacks and workloads. By which way it came, from which commit
+    /// and by whom makes no other environment of it. What was overruled is said, and what was swapped in is told by
+    /// no assembly.
+    #[must_use]
+    pub fn repeats(&self, last: &Self) -> bool {
+        let overrules = matches!(&self.way, Way::Promotion { overruled, .. } if !overruled.is_empty());
+        let content = |record: &Self| {
+            let Self { environment, release, assembly, stacks, workloads, assets, .. } = record.clone();
+            (environment, release, assembly, stacks, workloads, assets)
+        };
+        let swap = [self, last].iter().any(|record| record.way == Way::Hotswap);
+        !overrules && !swap && content(self) == content(last)
+    }
+
     /// The release that the environment ran from then on: of one that was deployed as a whole.
     #[must_use]
     pub fn whole_release(&self) -> Option<&str> {
@@ -259,6 +283,37 @@ pub(crate) mod tests {
         records[5].way = Way::Rollback;
         records[6].way = Way::Promotion { from: "dev".to_owned(), overruled: Vec::new() };
         History(records)
+    }
+
+    #[test]
+    fn only_what_says_the_same_is_not_said_again() {
+        let last = record(3, Some("b"));
+        let again = Record { way: Way::Rollback, person: "Grace".to_owned(), ..record(4, Some("b")) };
+        assert!(again.repeats(&last));
+        let promotion = |overruled: &[&str]| Way::Promotion {
+            from: "dev".to_owned(),
+            overruled: overruled.iter().map(ToString::to_string).collect(),
+        };
+        assert!(Record { way: promotion(&[]), ..again.clone() }.repeats(&last));
+        let asset = BTreeMap::from([("s3_key".to_owned(), "assets/other.zip".to_owned())]);
+        for other in [
+            Record { way: promotion(&["an alarm"]), ..again.clone() },
+            Record { release: None, ..again.clone() },
+            Record { release: Some("c".repeat(64)), ..again.clone() },
+            Record { assembly: "f".repeat(64), ..again.clone() },
+            Record { stacks: vec!["kafka".to_owned()], ..again.clone() },
+            Record { workloads: false, ..again.clone() },
+            Record { assets: BTreeMap::from([("writer".to_owned(), asset)]), ..again.clone() },
+        ] {
+            assert!(!other.repeats(&last), "{other:?}");
+        }
+        // The stacks alone, after a swap, which is written down likewise.
+        let swap = Record { way: Way::Hotswap, workloads: false, ..record(4, None) };
+        let stacks_only = Record { workloads: false, ..record(5, None) };
+        assert!(!stacks_only.repeats(&swap) && !swap.repeats(&stacks_only));
+        // From sources of another commit that render and pack the same.
+        let commit = Revision { revision: "fedcba".to_owned(), clean: true };
+        assert!(Record { source: commit, ..record(5, None) }.repeats(&record(4, None)));
     }
 
     #[test]

@@ -122,6 +122,17 @@ impl Shelf {
         Ok(History(records))
     }
 
+    /// The number of the last deployment, 0 before the first, and its record, where that can be read.
+    ///
+    /// # Errors
+    ///
+    /// What S3 says.
+    pub async fn last(&self) -> Result<(u64, Option<Record>)> {
+        let number = self.last_number().await?;
+        let bytes = if number == 0 { None } else { self.get(&record_key(number), RECORD_BYTES_MAX).await? };
+        Ok((number, bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())))
+    }
+
     /// The number of the last deployment; 0 before the first.
     ///
     /// # Errors

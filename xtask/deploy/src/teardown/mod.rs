@@ -21,6 +21,7 @@ use self::kept::{Kept, kept, left_behind};
 use crate::{
     cloudformation::{CloudFormation, StackResource},
     deploy::{sources, templates},
+    hotswap::record::Record,
     kubernetes::eks::EksWorkloads,
     local::LocalEnvironment,
     lock::Locks,
@@ -57,6 +58,8 @@ pub struct Aws<'a> {
     pub tags: &'a aws_sdk_resourcegroupstagging::Client,
     /// The environment's lock, which no stack holds.
     pub locks: &'a Locks,
+    /// Which code was swapped: no stack holds this either.
+    pub swapped: &'a Record,
     /// Whether buckets that go are emptied.
     pub purge: bool,
 }
@@ -90,7 +93,7 @@ impl Teardown<'_> {
             self.reporter.stack("parts", "stopped", "");
         }
         if let Some(aws) = &self.aws {
-            kept.push(self.lock(aws.locks));
+            kept.extend(self.parameters(aws).await);
         }
         if !kept.is_empty() {
             let json = serde_json::json!({ "event": "kept", "kept": kept });
@@ -207,17 +210,26 @@ impl Teardown<'_> {
         Ok(may_stay)
     }
 
-    /// The lock's parameter, which is held until the end.
-    fn lock(&self, locks: &Locks) -> Kept {
-        let (name, region) = (locks.parameter(), &self.manifest.region);
-        Kept {
+    /// The parameters that the engine writes itself and no stack holds: the lock's, and, once code was swapped, that
+    /// which says where.
+    async fn parameters(&self, aws: &Aws<'_>) -> Vec<Kept> {
+        let region = &self.manifest.region;
+        let one = |logical_id: &str, name: &str, reason: &str| Kept {
             stack: self.manifest.prefix.clone(),
-            logical_id: "lock".to_owned(),
+            logical_id: logical_id.to_owned(),
             resource_type: "AWS::SSM::Parameter".to_owned(),
             physical_id: name.to_owned(),
-            reason: "this teardown holds it to its end".to_owned(),
+            reason: reason.to_owned(),
             removal: format!("aws ssm delete-parameter --name {name} --region {region}"),
+        };
+        let mut all = vec![one("lock", aws.locks.parameter(), "this teardown holds it to its end")];
+        let swapped = aws.swapped.parameter();
+        match aws.swapped.exists().await {
+            Ok(true) => all.push(one("hotswapped", swapped, "it says where code was swapped")),
+            Ok(false) => {}
+            Err(error) => self.reporter.say(&format!("whether {swapped} is left is not known: {error:#}")),
         }
+        all
     }
 
     /// Tells what carries the environment's tags and is neither gone nor kept. To look for it is no reason to fail.

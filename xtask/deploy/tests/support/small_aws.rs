@@ -44,7 +44,8 @@ pub(crate) struct Held {
     pub(crate) stacks: BTreeMap<String, Stack>,
     /// Objects by `bucket/key`.
     pub(crate) objects: BTreeMap<String, Vec<u8>>,
-    parameters: BTreeMap<String, (String, i64)>,
+    /// Values and versions of parameters.
+    pub(crate) parameters: BTreeMap<String, (String, i64)>,
     /// Where the cluster's API is; without it there is no cluster.
     pub(crate) cluster: Option<String>,
     /// Functions that fail.
@@ -119,6 +120,9 @@ async fn answer(
         ("POST", "/") => query_action(&mut held, &form(&String::from_utf8_lossy(&body))),
         ("POST", "/helm") => helm(&mut held, &serde_json::from_slice(&body).unwrap()),
         ("POST", "/service/GraniteServiceVersion20100801/operation/DescribeAlarms") => alarms(),
+        ("POST", "/service/GraniteServiceVersion20100801/operation/DescribeAlarmHistory") => {
+            binary(&json!({ "AlarmHistoryItems": [] }))
+        }
         ("GET", path) if path.starts_with("/clusters/") => eks(&held, path),
         ("GET", path) if path.starts_with("/v1/clusters/") => kafka(path),
         (_, path) if path.starts_with("/v1/") => {
@@ -499,7 +503,7 @@ fn s3(held: &mut Held, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[
         }
         _ => match held.objects.get(&path) {
             Some(bytes) => bytes.clone().into_response(),
-            None => StatusCode::NOT_FOUND.into_response(),
+            None => (StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>").into_response(),
         },
     }
 }
@@ -522,8 +526,12 @@ fn joined(mut body: &[u8]) -> Vec<u8> {
 /// One alarm that is quiet, in the binary form that CloudWatch speaks.
 fn alarms() -> Response {
     let alarm = json!({ "AlarmName": "lag", "StateValue": "OK", "StateReason": "r", "AlarmActions": ["arn:aws:sns:eu-west-1:1:alarms"] });
+    binary(&json!({ "MetricAlarms": [alarm], "CompositeAlarms": [] }))
+}
+
+fn binary(answer: &Json) -> Response {
     let mut bytes = Vec::new();
-    cbor(&mut bytes, &json!({ "MetricAlarms": [alarm], "CompositeAlarms": [] }));
+    cbor(&mut bytes, answer);
     ([("content-type", "application/cbor"), ("smithy-protocol", "rpc-v2-cbor")], bytes).into_response()
 }
 
