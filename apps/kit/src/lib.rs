@@ -21,3 +21,4 @@ pub mod retry;
 pub mod schedule;
 pub mod shutdown;
 pub mod telemetry;
+pub mod worker;

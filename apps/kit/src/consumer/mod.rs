@@ -140,23 +140,9 @@ pub enum ConsumerError {
     Thread(String),
 }
 
-/// Consumes until the token is cancelled or something fails for good. Whatever the way out: batches in
-/// flight were waited for (up to the drain timeout), and what is done is committed.
-///
-/// # Errors
-///
-/// See [`ConsumerError`].
-pub async fn run<H: BatchHandler, S: DeadLetterSink>(
-    settings: ConsumerSettings,
-    handler: Arc<H>,
-    sink: Arc<S>,
-    metrics: Arc<ConsumerMetrics>,
-    stop: CancellationToken,
-) -> Result<(), ConsumerError> {
-    run_as(settings, Membership::default(), handler, sink, metrics, stop).await
-}
-
-/// As [`run`], as a member of the group that is told apart and waited for as said.
+/// Consumes, as a member of the group that is told apart and waited for as said, until the token is cancelled or
+/// something fails for good. Whatever the way out: batches in flight were waited for (up to the drain timeout), and what
+/// is done is committed.
 ///
 /// # Errors
 ///

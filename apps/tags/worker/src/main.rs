@@ -1,9 +1,9 @@
 //! Brings tags from a topic to the cache. Configured by environment variables
 //! (`worker_contract::tags::WorkerConfiguration`).
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tag_store::writer::Writer;
 use tag_worker::{
     cache,
@@ -11,72 +11,36 @@ use tag_worker::{
 };
 use worker_contract::tags::WorkerConfiguration;
 use worker_kit::{
-    consumer::{self, ConsumerMetrics},
-    dead_letters::DeadLetterTopic,
-    kafka::TokenSource,
-    shutdown, telemetry,
+    consumer::Membership,
+    worker::{self, ConsumingWorker},
 };
 
-/// How long the end waits for dead letters that are not acknowledged yet.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    telemetry::init_log();
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    worker::main(run())
 }
 
 async fn run() -> Result<()> {
     let configuration = WorkerConfiguration::from_environment(|name| std::env::var(name).ok())?;
-    let stop = shutdown::on_signals().context("cannot listen to signals")?;
-    let metrics = Arc::new(ConsumerMetrics::new()?);
-    let address = telemetry::serve(
-        &configuration.metrics_address,
-        metrics.registry(),
-        metrics.clone(),
-        axum::Router::new(),
-        stop.clone(),
-    )
-    .await?;
-    let store = cache::connect(&configuration.cache, &stop).await?;
-    let client_id = std::env::var("POD_NAME").unwrap_or_else(|_| "tag-worker".to_owned());
+    let worker = ConsumingWorker::begin("tag-worker", &configuration.metrics_address).await?;
+    let store = cache::connect(&configuration.cache, &worker.stop).await?;
     tracing::info!(
-        %address,
+        address = %worker.address,
         topic = configuration.topic,
         group = configuration.consumer_group,
         cache = configuration.cache.endpoint,
         batches_in_flight = configuration.batches_in_flight,
         "consuming"
     );
-    let dead_letters = Arc::new(DeadLetterTopic::new(
-        &configuration.kafka,
-        &configuration.dead_letter_topic,
-        &configuration.topic,
-        TokenSource::new(&configuration.kafka, tokio::runtime::Handle::current()),
-    )?);
     let writer = Arc::new(TagWriter::new(Writer::new(store), bounds(&configuration), machine_time_ms));
-    let ended = consumer::run(
-        settings(&configuration, &client_id),
-        writer.clone(),
-        dead_letters.clone(),
-        metrics.clone(),
-        stop,
-    )
-    .await;
-    let flushed = tokio::task::spawn_blocking(move || dead_letters.flush(FLUSH_TIMEOUT)).await?;
+    let settings = settings(&configuration, &worker.client_id);
+    let letters = &configuration.dead_letter_topic;
+    let ended = worker.consume(settings, Membership::default(), letters, writer.clone()).await;
     tracing::info!(
-        done = metrics.done_total(),
+        done = worker.metrics.done_total(),
         applied = writer.applied(),
         known = writer.known(),
-        dead_letters = metrics.dead_letters_total(),
+        dead_letters = worker.metrics.dead_letters_total(),
         "worker stopped"
     );
-    ended?;
-    Ok(flushed?)
+    Ok(ended?)
 }

@@ -1,22 +1,17 @@
 //! Consumes trades in microbatches, or puts dead letters back (`redrive`). Configured by environment variables
 //! (`worker_contract::trades::ConsumerConfiguration`).
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use trade_consumer::{TradeWriter, membership, settings};
 use worker_contract::trades::ConsumerConfiguration;
 use worker_kit::{
-    consumer::{self, ConsumerMetrics},
-    dead_letters::DeadLetterTopic,
     kafka::TokenSource,
     redrive::Redrive,
-    shutdown, telemetry,
+    worker::{self, ConsumingWorker},
 };
-
-/// How long the end waits for dead letters that are not acknowledged yet.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Consumes trades in microbatches, configured by environment variables.
 #[derive(Parser)]
@@ -42,26 +37,21 @@ enum Command {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        None => {
-            telemetry::init_log();
-            run().await
-        }
-        Some(Command::Redrive { causes, limit, dry_run }) => redrive(causes, limit, dry_run).await,
+fn main() -> ExitCode {
+    let Some(Command::Redrive { causes, limit, dry_run }) = Cli::parse().command else {
+        return worker::main(run());
     };
-    match outcome {
+    match redrive(causes, limit, dry_run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
-            // A redrive has no log: it is a person's tool.
+            // It has no log: it is a person's tool.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
+#[tokio::main]
 async fn redrive(causes: Vec<String>, limit: usize, dry_run: bool) -> Result<()> {
     let configuration = ConsumerConfiguration::from_environment(|name| std::env::var(name).ok())?;
     let redrive = Redrive {
@@ -89,19 +79,9 @@ async fn redrive(causes: Vec<String>, limit: usize, dry_run: bool) -> Result<()>
 
 async fn run() -> Result<()> {
     let configuration = ConsumerConfiguration::from_environment(|name| std::env::var(name).ok())?;
-    let stop = shutdown::on_signals().context("cannot listen to signals")?;
-    let metrics = Arc::new(ConsumerMetrics::new()?);
-    let address = telemetry::serve(
-        &configuration.metrics_address,
-        metrics.registry(),
-        metrics.clone(),
-        axum::Router::new(),
-        stop.clone(),
-    )
-    .await?;
-    let client_id = std::env::var("POD_NAME").unwrap_or_else(|_| "trade-consumer".to_owned());
+    let worker = ConsumingWorker::begin("trade-consumer", &configuration.metrics_address).await?;
     tracing::info!(
-        %address,
+        address = %worker.address,
         topic = configuration.topic,
         group = configuration.consumer_group,
         batch_size = configuration.batch_size,
@@ -109,28 +89,14 @@ async fn run() -> Result<()> {
         batches_in_flight = configuration.batches_in_flight,
         "consuming"
     );
-    let dead_letters = Arc::new(DeadLetterTopic::new(
-        &configuration.kafka,
-        &configuration.dead_letter_topic,
-        &configuration.topic,
-        TokenSource::new(&configuration.kafka, tokio::runtime::Handle::current()),
-    )?);
     let writer = Arc::new(TradeWriter::new(&configuration));
-    let ended = consumer::run_as(
-        settings(&configuration, &client_id),
-        membership(&configuration),
-        writer,
-        dead_letters.clone(),
-        metrics.clone(),
-        stop,
-    )
-    .await;
-    let flushed = tokio::task::spawn_blocking(move || dead_letters.flush(FLUSH_TIMEOUT)).await?;
+    let settings = settings(&configuration, &worker.client_id);
+    let letters = &configuration.dead_letter_topic;
+    let ended = worker.consume(settings, membership(&configuration), letters, writer).await;
     tracing::info!(
-        done = metrics.done_total(),
-        dead_letters = metrics.dead_letters_total(),
+        done = worker.metrics.done_total(),
+        dead_letters = worker.metrics.dead_letters_total(),
         "consumer stopped"
     );
-    ended?;
-    Ok(flushed?)
+    Ok(ended?)
 }

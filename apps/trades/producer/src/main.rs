@@ -22,7 +22,7 @@ use axum::{
 };
 use tokio::sync::watch;
 use worker_contract::trades::{ProducerConfiguration, RATE_BOUNDS};
-use worker_kit::{schedule::Schedule, shutdown, telemetry};
+use worker_kit::{schedule::Schedule, shutdown, telemetry, worker};
 
 use sender::{SendMetrics, Sender};
 use trade::Generator;
@@ -33,16 +33,8 @@ const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the end waits for acknowledgements; the manifest's grace period is longer.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    telemetry::init_log();
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    worker::main(run())
 }
 
 async fn run() -> Result<()> {
