@@ -55,6 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tag-worker", &["tag-store", "worker-contract", "worker-kit"]),
     ("tag-load", &["tag-store", "tag-worker", "worker-contract", "worker-kit"]),
     ("local-environment", &["capacity"]),
+    ("local-testing", &["worker-contract", "worker-kit"]),
     ("deploy-engine", &["cfn", "cfn-resources"]),
     ("xtask", &["capacity", "cfn", "cfn-resources", "platform", "worker-contract"]),
 ];

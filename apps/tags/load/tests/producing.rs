@@ -2,10 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-// The broker is that of the trades' tests.
-#[path = "../../../trades/consumer/tests/support/mod.rs"]
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader},
@@ -13,12 +9,12 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use local_testing::{Broker, eventually};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use rdkafka::{Message as _, message::OwnedMessage};
-use support::{Broker, eventually};
 use tag_load::{
     run::{id, run},
     traffic::Data,
@@ -149,10 +145,7 @@ async fn sigterm_ends_it_with_all_that_was_sent_acknowledged_and_told() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    eventually("updates arrive", Duration::from_secs(60), || {
-        std::future::ready(broker.ends(TOPIC).values().sum::<i64>() > 100)
-    })
-    .await;
+    eventually("updates arrive", || std::future::ready(broker.ends(TOPIC).values().sum::<i64>() > 100)).await;
     kill(Pid::from_raw(i32::try_from(load.id()).unwrap()), Signal::SIGTERM).unwrap();
     let lines: Vec<String> =
         BufReader::new(load.stdout.take().unwrap()).lines().map(Result::unwrap).collect();

@@ -2,28 +2,25 @@
 
 #![allow(clippy::unwrap_used)]
 
-// Broker and consumers are those of the trades' tests, the cache is that of the worker's.
-#[path = "../../../trades/consumer/tests/support/mod.rs"]
-mod support;
-#[path = "../../worker/tests/support/valkey.rs"]
-mod valkey;
-
 use std::time::{Duration, SystemTime};
 
-use support::{Broker, Running};
+use local_testing::{Broker, Running, Valkey, settings};
 use tag_load::{
     expectations::{Acknowledged, Tally},
     run::{id, run},
     traffic::{RunId, Traffic},
     verification::{Written, settle},
 };
-use tag_store::{reader::Reader, writer::Writer};
+use tag_store::{
+    connection::{Endpoint, Store},
+    reader::Reader,
+    writer::Writer,
+};
 use tag_worker::{
     message::{Bounds, read},
     worker::{TagWriter, machine_time_ms},
 };
 use tokio_util::sync::CancellationToken;
-use valkey::Valkey;
 use worker_contract::{
     CacheAuthentication, CacheConfiguration,
     tags::{LoadConfiguration, LoadShape},
@@ -38,17 +35,17 @@ fn shape(channels: u32, objects_per_channel: u32) -> LoadShape {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_that_was_written_is_in_the_cache_and_came_in_order() {
-    let valkey = Valkey::start();
+    let valkey = Valkey::start(2);
     let broker = Broker::start().await;
     broker.topic("tag-data", 6).await;
     broker.topic("tag-data-dlq", 1).await;
-    let writer = TagWriter::new(Writer::new(valkey.store().await), BOUNDS, machine_time_ms);
-    let worker = Running::start(support::settings(&broker, "tag-data", "workers", 4), "tag-data-dlq", writer);
+    let writer = TagWriter::new(Writer::new(store(&valkey).await), BOUNDS, machine_time_ms);
+    let worker = Running::start(settings(&broker, "tag-data", "workers", 4), "tag-data-dlq", writer);
     let configuration = LoadConfiguration {
         kafka: broker.kafka(),
         topic: "tag-data".to_owned(),
         cache: Some(CacheConfiguration {
-            endpoint: format!("{}:{}", valkey.endpoint.host, valkey.endpoint.port),
+            endpoint: format!("{}:{}", valkey.host(), valkey.port()),
             authentication: CacheAuthentication::None,
         }),
         updates_per_second: 400.0,
@@ -72,6 +69,11 @@ async fn all_that_was_written_is_in_the_cache_and_came_in_order() {
     worker.stop().await;
 }
 
+async fn store(valkey: &Valkey) -> Store {
+    let endpoint = Endpoint { host: valkey.host(), port: valkey.port(), tls: false };
+    Store::connect(endpoint, None).await.unwrap()
+}
+
 /// Writes updates to the cache as a worker would, but for those that `leaves_out` names.
 async fn write(
     valkey: &Valkey,
@@ -80,7 +82,7 @@ async fn write(
     count: i64,
     leaves_out: impl Fn(i64) -> bool,
 ) {
-    let writer = Writer::new(valkey.store().await);
+    let writer = Writer::new(store(valkey).await);
     for offset in 0..count {
         let change = traffic.change().unwrap();
         acknowledged.note(change.object, change.sent);
@@ -96,8 +98,8 @@ async fn write(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_worker_leaves_out_is_lost_or_stale_and_told() {
-    let valkey = Valkey::start();
-    let reader = Reader::new(valkey.store().await);
+    let valkey = Valkey::start(2);
+    let reader = Reader::new(store(&valkey).await);
     let stop = CancellationToken::new();
     let settled = async |traffic: &Traffic, acknowledged: &Acknowledged| {
         let written = Written { names: traffic.names(), sent: traffic.sent(), acknowledged };

@@ -3,18 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-// The broker and the consumers are those of the trades' tests.
-#[path = "../../../trades/consumer/tests/support/mod.rs"]
-mod support;
-#[path = "support/valkey.rs"]
-mod valkey;
+use std::collections::BTreeMap;
 
-use std::{collections::BTreeMap, time::Duration};
-
+use local_testing::{Broker, Running, Valkey, eventually, header, settings};
 use serde_json::json;
-use support::{Broker, Running, eventually, header};
 use tag_store::{
     Channel,
+    connection::{Endpoint, Store},
     reader::{Following, Reader},
     writer::Writer,
 };
@@ -22,7 +17,6 @@ use tag_worker::{
     message::Bounds,
     worker::{TagWriter, machine_time_ms},
 };
-use valkey::Valkey;
 
 const CHANNELS: usize = 20;
 const OBJECTS: usize = 5;
@@ -71,24 +65,25 @@ fn expected() -> Vec<(BTreeMap<String, String>, u64)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_change_arrives_in_order_and_what_comes_again_changes_nothing() {
-    let valkey = Valkey::start();
+    let valkey = Valkey::start(2);
+    let store = async || {
+        let endpoint = Endpoint { host: valkey.host(), port: valkey.port(), tls: false };
+        Store::connect(endpoint, None).await.unwrap()
+    };
     let broker = Broker::start().await;
     broker.topic("tag-data", 6).await;
     broker.topic("tag-data-dlq", 1).await;
     broker.send("tag-data", changes()).await;
-    let reader = Reader::new(valkey.store().await);
+    let reader = Reader::new(store().await);
     let malformed = CHANGES / 100;
     let bounds = Bounds { message_bytes_max: 10_000, expiry_seconds: 60 };
     let mut sequences = Vec::new();
     // A second group reads everything again, as a worker does that was killed before it committed.
     for group in ["first", "again"] {
-        let writer = TagWriter::new(Writer::new(valkey.store().await), bounds, machine_time_ms);
-        let running =
-            Running::start(support::settings(&broker, "tag-data", group, 4), "tag-data-dlq", writer);
-        eventually("all is processed", Duration::from_secs(60), || {
-            std::future::ready(running.metrics.done_total() >= CHANGES as u64)
-        })
-        .await;
+        let writer = TagWriter::new(Writer::new(store().await), bounds, machine_time_ms);
+        let running = Running::start(settings(&broker, "tag-data", group, 4), "tag-data-dlq", writer);
+        eventually("all is processed", || std::future::ready(running.metrics.done_total() >= CHANGES as u64))
+            .await;
         running.stop().await;
         let mut numbers = Vec::new();
         for (number, (objects, count)) in expected().into_iter().enumerate() {

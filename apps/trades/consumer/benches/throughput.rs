@@ -4,19 +4,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::{
     fmt,
     time::{Duration, Instant},
 };
 
+use local_testing::{Broker, Running, settings};
 use rdkafka::{
     config::FromClientConfig,
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
-use support::{Broker, Running, settings};
 use trade_consumer::TradeWriter;
 
 const ROUNDS: usize = 5;

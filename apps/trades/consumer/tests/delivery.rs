@@ -12,9 +12,10 @@ use std::{
 };
 
 use capacity::memory::ConsumerBounds;
+use local_testing::{Broker, Running, eventually, header, settings};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rdkafka::Message;
-use support::{Broker, Recorder, Running, Seen, eventually, header, load::Load, settings};
+use support::{Recorder, Seen, load::Load};
 use trade_consumer::TradeWriter;
 use worker_contract::{
     kafka::{FETCH_QUEUE_BYTES, FETCH_QUEUE_MESSAGES, FETCH_RESPONSE_BYTES},
@@ -25,8 +26,6 @@ use worker_kit::{
     dead_letters::Rejection,
     processing::{BatchHandler, HandleError},
 };
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Takes trades as the consumer does; its target refuses some of them, with the whole batch that they are in.
 struct Picky {
@@ -94,7 +93,7 @@ async fn of_poison_at_one_percent_each_is_a_dead_letter_once_and_nothing_else_is
     let writer = TradeWriter { processing_time: Duration::ZERO, message_bytes_max: 64 << 10 };
     let handler = Picky { writer, seen: seen.clone() };
     let running = Running::start(settings(&broker, "poisoned", "g", 4), "poisoned-dlq", handler);
-    eventually("all is done", PATIENCE, || async { running.metrics.done_total() >= TRADES as u64 }).await;
+    eventually("all is done", || async { running.metrics.done_total() >= TRADES as u64 }).await;
     running.stop().await;
     assert!(broker.is_committed("poisoned", "g"));
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
@@ -123,14 +122,11 @@ async fn what_is_done_while_nothing_can_be_committed_is_not_lost() {
     // 1000 a second, with a backlog when the broker goes.
     let handler = Recorder { seen: seen.clone(), takes: Duration::from_millis(100) };
     let load = Load::start(&broker, "away", 20, 400.0);
-    eventually("there is a backlog", PATIENCE, || async {
-        broker.ends("away").values().sum::<i64>() >= 2000
-    })
-    .await;
+    eventually("there is a backlog", || async { broker.ends("away").values().sum::<i64>() >= 2000 }).await;
     let running = Running::start(settings(&broker, "away", "g", 2), "away", handler);
     let works = async |count: u64| {
         let mark = running.metrics.done_total() + count;
-        eventually("it works", PATIENCE, || async { running.metrics.done_total() >= mark }).await;
+        eventually("it works", || async { running.metrics.done_total() >= mark }).await;
     };
     for _ in 0..2 {
         works(500).await;
@@ -147,7 +143,7 @@ async fn what_is_done_while_nothing_can_be_committed_is_not_lost() {
         let seen = seen.lock().unwrap();
         seen.iter().map(|(partition, offset, ..)| (*partition, *offset)).collect::<BTreeSet<_>>().len()
     };
-    eventually("all is seen", PATIENCE, || async { distinct() == total }).await;
+    eventually("all is seen", || async { distinct() == total }).await;
     running.stop().await;
     assert!(broker.is_committed("away", "g"));
     // The first time that each is done is in order.
@@ -211,7 +207,7 @@ async fn ten_times_the_load_takes_no_more_memory() {
         .unwrap();
     let mut peaks = Vec::new();
     for done in [1000, 2000, 3000, 4000] {
-        eventually("it works", PATIENCE, || async { broker.committed("flood", "g") >= done }).await;
+        eventually("it works", || async { broker.committed("flood", "g") >= done }).await;
         peaks.push(peak_mib(consumer.id()));
     }
     consumer.kill().unwrap();

@@ -11,13 +11,11 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Command, Stdio},
-    time::Duration,
 };
 
-use support::{Broker, eventually, numbered};
+use local_testing::{Broker, eventually};
+use support::numbered;
 use worker_contract::trades::ConsumerConfiguration;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -88,7 +86,7 @@ async fn what_a_consumer_exports_is_what_prometheus_takes_and_rules_ask_for() {
         .unwrap();
     // Nobody may be held up by a full pipe.
     std::thread::spawn(move || log.for_each(drop));
-    eventually("all is done and the lag is known", PATIENCE, || async {
+    eventually("all is done and the lag is known", || async {
         let told = get(&address, "/metrics");
         told.contains("kafka_messages_processed_total{status=\"success\"} 200\n")
             && told.contains("kafka_messages_processed_total{status=\"dead_letter\"} 5\n")

@@ -10,11 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use local_testing::{Broker, PATIENCE, Running, eventually, header, settings};
 use rdkafka::{
     Message,
     producer::{FutureRecord, Producer},
 };
-use support::{Broker, Recorder, Running, Seen, eventually, header, numbered, settings};
+use support::{Recorder, Seen, numbered};
 use trade_consumer::TradeWriter;
 use worker_kit::{
     batch::Record,
@@ -23,8 +24,6 @@ use worker_kit::{
     processing::{BatchHandler, HandleError},
     redrive::{Redrive, RedriveReport},
 };
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn recorder(seen: &Seen, takes_ms: u64) -> Recorder {
     Recorder { seen: seen.clone(), takes: Duration::from_millis(takes_ms) }
@@ -48,7 +47,7 @@ async fn a_new_group_reads_from_the_beginning_and_keeps_the_order_of_each_key() 
     broker.send("orders", numbered(20, 100)).await;
     let seen = Seen::default();
     let running = Running::start(settings(&broker, "orders", "g", 4), "orders", recorder(&seen, 5));
-    eventually("all is seen", PATIENCE, || async { seen.lock().unwrap().len() >= 2000 }).await;
+    eventually("all is seen", || async { seen.lock().unwrap().len() >= 2000 }).await;
     running.stop().await;
     let mut by_key: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (_, _, key, value) in seen.lock().unwrap().iter() {
@@ -72,7 +71,7 @@ async fn a_lone_record_is_processed_within_its_batch_timeout() {
     for number in 1..=5usize {
         broker.send("lone", [(format!("k{number}"), Some(vec![b'x']))]).await;
         let acknowledged = Instant::now();
-        eventually("it is seen", PATIENCE, || async { seen.lock().unwrap().len() >= number }).await;
+        eventually("it is seen", || async { seen.lock().unwrap().len() >= number }).await;
         best = best.min(acknowledged.elapsed());
     }
     running.stop().await;
@@ -99,7 +98,7 @@ async fn what_cannot_be_processed_is_a_dead_letter_and_stops_nothing() {
     broker.send("trades", values.into_iter().map(|value| ("ACC1".to_owned(), value))).await;
     let writer = TradeWriter { processing_time: Duration::ZERO, message_bytes_max: 64 << 10 };
     let running = Running::start(settings(&broker, "trades", "g", 1), "trades-dlq", writer);
-    eventually("all is done", PATIENCE, || async { running.metrics.done_total() == 6 }).await;
+    eventually("all is done", || async { running.metrics.done_total() == 6 }).await;
     assert_eq!(running.metrics.dead_letters_total(), 3);
     running.stop().await;
     assert!(broker.is_committed("trades", "g"));
@@ -160,7 +159,7 @@ async fn dead_letters_are_put_back_once_their_cause_is_repaired() {
     let seen = Seen::default();
     let numbers = |repaired| Numbers { seen: seen.clone(), repaired };
     let running = Running::start(settings(&broker, "numbers", "g", 2), "numbers-dlq", numbers(false));
-    eventually("all is done", PATIENCE, || async { running.metrics.done_total() == 1001 }).await;
+    eventually("all is done", || async { running.metrics.done_total() == 1001 }).await;
     running.stop().await;
 
     let redrive = |limit, dry_run| Redrive {
@@ -187,7 +186,7 @@ async fn dead_letters_are_put_back_once_their_cause_is_repaired() {
     assert_eq!(run(usize::MAX, false).await, RedriveReport::default());
 
     let running = Running::start(settings(&broker, "numbers", "g", 2), "numbers-dlq", numbers(true));
-    eventually("all is done", PATIENCE, || async { running.metrics.done_total() == 500 }).await;
+    eventually("all is done", || async { running.metrics.done_total() == 500 }).await;
     running.stop().await;
     let mut all: Vec<String> = seen.lock().unwrap().iter().map(|item| item.3.clone()).collect();
     all.sort();
@@ -214,13 +213,13 @@ async fn a_partition_changes_hands_without_loss_or_repetition() {
         }
     };
     let first = start();
-    eventually("the first works", PATIENCE, progress(300)).await;
+    eventually("the first works", progress(300)).await;
     let second = start();
-    eventually("both work", PATIENCE, progress(1500)).await;
+    eventually("both work", progress(1500)).await;
     first.stop().await;
-    eventually("the second goes on alone", PATIENCE, progress(2500)).await;
+    eventually("the second goes on alone", progress(2500)).await;
     let third = start();
-    eventually("all is seen", PATIENCE, || async { distinct(&seen) == 6000 }).await;
+    eventually("all is seen", || async { distinct(&seen) == 6000 }).await;
     second.stop().await;
     third.stop().await;
     assert_eq!(seen.lock().unwrap().len(), 6000, "each once");
@@ -266,16 +265,16 @@ async fn slow_partitions_hold_up_nobody_else_and_are_not_left_paused() {
     };
     let start = || Running::start(settings(&broker, "slow", "g", 2), "slow", HalfSlow { seen: seen.clone() });
     let first = start();
-    eventually("the fast ones are done", PATIENCE, || async { done(1) == fast }).await;
+    eventually("the fast ones are done", || async { done(1) == fast }).await;
     let slow = done(0);
     assert!(slow < 1000, "{slow} slow ones are done as well, nothing was shown");
     for _ in 0..2 {
         let before = done(0);
         let second = start();
-        eventually("it goes on", PATIENCE, || async { done(0) >= before + 100 }).await;
+        eventually("it goes on", || async { done(0) >= before + 100 }).await;
         second.stop().await;
     }
-    eventually("all is seen", PATIENCE, || async { done(0) + done(1) == 4000 }).await;
+    eventually("all is seen", || async { done(0) + done(1) == 4000 }).await;
     first.stop().await;
     assert!(broker.is_committed("slow", "g"));
     let repeated = seen.lock().unwrap().len() - 4000;
@@ -291,7 +290,7 @@ async fn a_killed_broker_stalls_the_work_and_loses_nothing() {
     broker.send("stalled", numbered(10, 100)).await;
     let seen = Seen::default();
     let running = Running::start(settings(&broker, "stalled", "g", 2), "stalled", recorder(&seen, 20));
-    eventually("it works", PATIENCE, || async { seen.lock().unwrap().len() >= 300 }).await;
+    eventually("it works", || async { seen.lock().unwrap().len() >= 300 }).await;
     // Sent before the kill, during the outage and after it.
     let producer = broker.producer();
     let sending = tokio::spawn(async move {
@@ -308,7 +307,7 @@ async fn a_killed_broker_stalls_the_work_and_loses_nothing() {
     sending.await.unwrap();
     let total: i64 = broker.ends("stalled").values().sum();
     assert_eq!(total, 2000, "the brokers keep what they acknowledge, and keep it once");
-    eventually("all is seen", PATIENCE, || async { distinct(&seen) == 2000 }).await;
+    eventually("all is seen", || async { distinct(&seen) == 2000 }).await;
     running.stop().await;
     assert!(broker.is_committed("stalled", "g"));
 }

@@ -11,13 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use local_testing::{Broker, PATIENCE, Running, eventually, settings};
 use nix::sys::signal::Signal;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use support::{
-    Broker, Recorder, Running, Seen, eventually,
+    Recorder, Seen,
     load::Load,
     recorders::{BATCH, Journal, LANES, RecorderProcess},
-    settings,
 };
 use worker_kit::{
     batch::Record,
@@ -25,8 +25,6 @@ use worker_kit::{
     dead_letters::Rejection,
     processing::{BatchHandler, HandleError},
 };
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Rebalances that the members are killed and started over.
 const REBALANCES: usize = 50;
@@ -56,7 +54,7 @@ async fn members_that_are_killed_over_fifty_rebalances_lose_nothing() {
     while rebalances < REBALANCES {
         // A random moment: after some more records.
         let mark = journal.progress() + random.random_range(0..1500u64);
-        eventually("they work", PATIENCE, || async { journal.progress() > mark }).await;
+        eventually("they work", || async { journal.progress() > mark }).await;
         if members.len() == 1 || (members.len() < 4 && random.random_bool(0.5)) {
             members.push(RecorderProcess::start(&broker, "members", &journal));
         } else {
@@ -68,15 +66,13 @@ async fn members_that_are_killed_over_fifty_rebalances_lose_nothing() {
             continue;
         }
         let alive = members.len();
-        eventually("the group settles", PATIENCE, || async {
-            broker.settled_members(&watcher, "g") == Some(alive)
-        })
-        .await;
+        eventually("the group settles", || async { broker.settled_members(&watcher, "g") == Some(alive) })
+            .await;
         rebalances += 1;
     }
     let sent = load.stop().await;
     let total: usize = sent.values().sum();
-    eventually("all has its effect", PATIENCE, || async { journal.effect_count(8) >= total }).await;
+    eventually("all has its effect", || async { journal.effect_count(8) >= total }).await;
     for member in members {
         member.kill();
     }
@@ -100,26 +96,24 @@ async fn a_member_that_sleeps_through_its_session_does_no_harm_when_it_wakes() {
     let settled = |count: usize| {
         let (broker, watcher) = (&broker, &watcher);
         async move {
-            eventually("the group settles", PATIENCE, || async {
-                broker.settled_members(watcher, "g") == Some(count)
-            })
-            .await;
+            eventually("the group settles", || async { broker.settled_members(watcher, "g") == Some(count) })
+                .await;
         }
     };
     for sleeper in [&members[0], &members[1], &members[0]] {
         settled(2).await;
         let mark = journal.progress() + 3000;
-        eventually("both work", PATIENCE, || async { journal.progress() > mark }).await;
+        eventually("both work", || async { journal.progress() > mark }).await;
         sleeper.signal(Signal::SIGSTOP);
         settled(1).await;
         let mark = journal.progress() + 3000;
-        eventually("the other goes on", PATIENCE, || async { journal.progress() > mark }).await;
+        eventually("the other goes on", || async { journal.progress() > mark }).await;
         sleeper.signal(Signal::SIGCONT);
     }
     settled(2).await;
     let sent = load.stop().await;
     let total: usize = sent.values().sum();
-    eventually("all has its effect", PATIENCE, || async { journal.effect_count(4) >= total }).await;
+    eventually("all has its effect", || async { journal.effect_count(4) >= total }).await;
     members.into_iter().for_each(RecorderProcess::kill);
     let repeated = journal.exactly_once(&broker, "sleepers", &sent);
     let refused = journal.told("commit failed");
@@ -174,16 +168,14 @@ async fn partitions_that_stay_are_not_held_up_by_a_rebalance() {
         Running::start(settings(&broker, "cooperative", "g", 2), "cooperative", handler)
     };
     let settled = async |count: usize| {
-        eventually("the group settles", PATIENCE, || async {
-            broker.settled_members(&watcher, "g") == Some(count)
-        })
-        .await;
+        eventually("the group settles", || async { broker.settled_members(&watcher, "g") == Some(count) })
+            .await;
     };
     let everywhere = || {
         let since = Instant::now();
         let ends = ends.clone();
         async move {
-            eventually("all partitions go on", PATIENCE, || async {
+            eventually("all partitions go on", || async {
                 let ends = ends.lock().unwrap();
                 ends.len() == 8 && ends.values().all(|of| of.last().is_some_and(|(_, at)| *at > since))
             })
@@ -245,23 +237,23 @@ async fn a_named_member_comes_back_without_a_rebalance() {
         let load = Load::start(&broker, "named", 30, 300.0);
         let (watching, restarted) = (start(0), start(1));
         let settled = async || {
-            eventually("both have partitions", PATIENCE, || async {
+            eventually("both have partitions", || async {
                 let members = broker.settled_members(&watcher, &group);
                 members == Some(2) && watching.metrics.rebalances_total() > 0
             })
             .await;
         };
         settled().await;
-        eventually("the second has some", PATIENCE, || async { restarted.metrics.done_total() > 100 }).await;
+        eventually("the second has some", || async { restarted.metrics.done_total() > 100 }).await;
         let before = watching.metrics.rebalances_total();
         restarted.stop().await;
         let restarted = start(1);
-        eventually("it works again", PATIENCE, || async { restarted.metrics.done_total() > 100 }).await;
+        eventually("it works again", || async { restarted.metrics.done_total() > 100 }).await;
         settled().await;
         rebalances.push(watching.metrics.rebalances_total() - before);
         load.stop().await;
         let total: i64 = broker.ends("named").values().sum();
-        eventually("all is seen", PATIENCE, || async {
+        eventually("all is seen", || async {
             watching.metrics.done_total() + restarted.metrics.done_total() > 0
                 && seen.lock().unwrap().len() as i64 >= total
         })
@@ -290,7 +282,7 @@ async fn a_member_whose_commits_are_refused_ends_and_nothing_is_lost() {
     let mut member = RecorderProcess::start_as(&broker, "fenced", &journal, Some("consumer"));
     for _ in 0..3 {
         let mark = journal.progress() + 1000;
-        eventually("it works", PATIENCE, || async { journal.progress() > mark }).await;
+        eventually("it works", || async { journal.progress() > mark }).await;
         let other = RecorderProcess::start_as(&broker, "fenced", &journal, Some("consumer"));
         let mut first = std::mem::replace(&mut member, other);
         let begun = Instant::now();
@@ -301,11 +293,11 @@ async fn a_member_whose_commits_are_refused_ends_and_nothing_is_lost() {
         refused += 1;
     }
     let mark = journal.progress() + 1000;
-    eventually("the last works", PATIENCE, || async { journal.progress() > mark }).await;
+    eventually("the last works", || async { journal.progress() > mark }).await;
     let sent = load.stop().await;
     let total: usize = sent.values().sum();
-    eventually("all is handed over", PATIENCE, || async { journal.attempts().len() >= total }).await;
-    eventually("nothing waits", PATIENCE, || async {
+    eventually("all is handed over", || async { journal.attempts().len() >= total }).await;
+    eventually("nothing waits", || async {
         broker.committed("fenced", "g") == broker.ends("fenced").values().sum::<i64>()
     })
     .await;

@@ -7,11 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use local_testing::Broker;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-use super::Broker;
 
 /// How long the end waits for acknowledgements; a broker may be away meanwhile.
 const FLUSH: Duration = Duration::from_secs(60);

@@ -9,13 +9,12 @@ use std::{
     process::{Child, Command},
 };
 
+use local_testing::Broker;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use worker_contract::trades::ConsumerConfiguration;
-
-use super::Broker;
 
 /// Records of a batch.
 pub const BATCH: usize = 50;
