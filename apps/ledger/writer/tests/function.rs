@@ -25,9 +25,10 @@ use ledger_events::{
     Envelope, Mode,
     traffic::{Mix, Traffic},
 };
+use local_testing::eventually;
 use serde_json::{Value as Json, json};
 use sqlx::{Connection, Executor};
-use support::{Ledger, Server, deliver_all, delivery, eventually, is_done, record};
+use support::{Ledger, Server, deliver_all, delivery, is_done, record};
 use tokio::sync::{mpsc, oneshot};
 use worker_kit::kafka_event::{BatchResponse, Delivered, KafkaEvent};
 

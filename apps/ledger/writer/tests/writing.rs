@@ -16,8 +16,9 @@ use ledger_events::{
     traffic::{BROKEN, Chance, Disorder, Disturber, Mix, Traffic},
 };
 use ledger_writer::{merge::merge, statement};
+use local_testing::eventually;
 use sqlx::{Connection, Executor, Row};
-use support::{Server, deliver_all, delivered, delivery, eventually, in_seconds, is_done};
+use support::{Server, deliver_all, delivered, delivery, in_seconds, is_done};
 use worker_kit::{
     kafka_event::Delivered,
     processing::{BatchHandler, HandleError},

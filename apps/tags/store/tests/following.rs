@@ -4,13 +4,11 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
+use local_testing::{PATIENCE, Valkey};
 use tag_store::{
     Channel, Position, StoreError, Update,
     connection::{Credentials, Endpoint, Store},
@@ -18,58 +16,23 @@ use tag_store::{
     writer::{DELTAS_KEPT, Writer},
 };
 
-/// How long a test waits for something to come about.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 const NOW_MS: u64 = 1_800_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
 
-struct Valkey {
-    process: Child,
-    _directory: tempfile::TempDir,
+struct Cache {
+    valkey: Valkey,
     store: Store,
-    endpoint: Endpoint,
-    ports: Vec<u16>,
 }
 
-impl Drop for Valkey {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn endpoint(valkey: &Valkey) -> Endpoint {
+    Endpoint { host: valkey.host(), port: valkey.port(), tls: false }
 }
 
-impl Valkey {
+impl Cache {
     async fn start() -> Self {
-        let built =
-            std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("local-environment");
-        let program = std::env::var_os("FLOODGATE_LOCAL_ENVIRONMENT").map_or(built, PathBuf::from);
-        let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/local"),
-            PathBuf::from,
-        );
-        let directory = tempfile::tempdir().unwrap();
-        let mut process = Command::new(&program)
-            .arg("--root")
-            .arg(directory.path().join("local"))
-            .arg("--parts")
-            .arg(parts)
-            .args(["valkey", "--shards", "3", "--directory"])
-            .arg(directory.path().join("valkey"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask test` builds it", program.display()));
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let told: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let endpoint = Endpoint {
-            host: told["host"].as_str().unwrap().to_owned(),
-            port: u16::try_from(told["port"].as_u64().unwrap()).unwrap(),
-            tls: false,
-        };
-        let ports = serde_json::from_value(told["ports"].clone()).unwrap();
-        let store = Store::connect(endpoint.clone(), None).await.unwrap();
-        Self { process, _directory: directory, store, endpoint, ports }
+        let valkey = Valkey::start(3);
+        let store = Store::connect(endpoint(&valkey), None).await.unwrap();
+        Self { valkey, store }
     }
 
     fn writer(&self) -> Writer {
@@ -103,12 +66,12 @@ fn values(snapshot: &Snapshot) -> BTreeMap<&str, &str> {
 async fn a_reader_follows_a_snapshot_without_a_gap_while_it_is_written_to() {
     const WRITERS: i32 = 4;
     const UPDATES: i64 = 200;
-    let valkey = Valkey::start().await;
+    let cache = Cache::start().await;
     let room = channel("room {1}");
     let begun = std::sync::Arc::new(AtomicU64::new(0));
     let writers: Vec<_> = (0..WRITERS)
         .map(|partition| {
-            let (writer, room, begun) = (valkey.writer(), room.clone(), begun.clone());
+            let (writer, room, begun) = (cache.writer(), room.clone(), begun.clone());
             tokio::spawn(async move {
                 for offset in 0..UPDATES {
                     let name = format!("{partition}-{}", offset % 5);
@@ -126,7 +89,7 @@ async fn a_reader_follows_a_snapshot_without_a_gap_while_it_is_written_to() {
         assert!(Instant::now() < deadline, "nothing is written");
         tokio::task::yield_now().await;
     }
-    let reader = valkey.reader();
+    let reader = cache.reader();
     let mut followed = reader.snapshot(&room, NOW_MS).await.unwrap();
     let (first, mut deltas) = (followed.sequence, 0);
     let total = u64::try_from(WRITERS).unwrap() * u64::try_from(UPDATES).unwrap();
@@ -153,8 +116,8 @@ async fn a_reader_follows_a_snapshot_without_a_gap_while_it_is_written_to() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_again_or_late_changes_nothing_and_brings_nothing_back() {
-    let valkey = Valkey::start().await;
-    let (writer, reader, room) = (valkey.writer(), valkey.reader(), channel("room"));
+    let cache = Cache::start().await;
+    let (writer, reader, room) = (cache.writer(), cache.reader(), channel("room"));
     let first =
         [update("a", Some("1|2"), 0, 10), update("b", Some("1"), 1, 5), update("a", Some("2"), 0, 11)];
     let written = writer.write(&room, &first, NOW_MS).await.unwrap();
@@ -177,8 +140,8 @@ async fn what_comes_again_or_late_changes_nothing_and_brings_nothing_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_end_and_a_reader_that_is_too_far_behind_is_told() {
-    let valkey = Valkey::start().await;
-    let (writer, reader, room) = (valkey.writer(), valkey.reader(), channel("room"));
+    let cache = Cache::start().await;
+    let (writer, reader, room) = (cache.writer(), cache.reader(), channel("room"));
     let short = Update { expires_at_ms: NOW_MS + 1000, ..update("short", Some("1"), 0, 0) };
     let begun = writer.write(&room, &[short, update("long", Some("1"), 0, 1)], NOW_MS).await.unwrap();
     let at = |now_ms| {
@@ -212,11 +175,11 @@ async fn objects_end_and_a_reader_that_is_too_far_behind_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn channels_lie_on_all_shards_and_a_renewed_connection_goes_on() {
-    let valkey = Valkey::start().await;
-    let (writer, reader) = (valkey.writer(), valkey.reader());
+    let cache = Cache::start().await;
+    let (writer, reader) = (cache.writer(), cache.reader());
     for number in 0..60 {
         if number == 30 {
-            valkey.store.renew(None).await.unwrap();
+            cache.store.renew(None).await.unwrap();
         }
         let room = channel(&format!("room-{number}"));
         let text = number.to_string();
@@ -234,8 +197,9 @@ async fn channels_lie_on_all_shards_and_a_renewed_connection_goes_on() {
 /// The access list that the stack gives the worker lets it do its work, and nothing that administers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_workers_access_is_enough_and_no_more() {
-    let valkey = Valkey::start().await;
-    for port in &valkey.ports {
+    let cache = Cache::start().await;
+    let ports = cache.valkey.ports();
+    for port in &ports {
         let node = redis::Client::open(("127.0.0.1", *port)).unwrap();
         let mut connection = node.get_multiplexed_async_connection().await.unwrap();
         let mut command = redis::cmd("ACL");
@@ -247,7 +211,7 @@ async fn the_workers_access_is_enough_and_no_more() {
     }
     let credentials =
         |password: &str| Some(Credentials { user: "worker".to_owned(), password: password.to_owned() });
-    let store = Store::connect(valkey.endpoint.clone(), credentials("the-password")).await.unwrap();
+    let store = Store::connect(endpoint(&cache.valkey), credentials("the-password")).await.unwrap();
     let (writer, reader) = (Writer::new(store.clone()), Reader::new(store));
     for number in 0..30 {
         let room = channel(&format!("room-{number}"));
@@ -260,8 +224,7 @@ async fn the_workers_access_is_enough_and_no_more() {
         };
         assert_eq!(deltas.len(), 1);
     }
-    let node =
-        redis::Client::open(format!("redis://worker:the-password@127.0.0.1:{}", valkey.ports[0])).unwrap();
+    let node = redis::Client::open(format!("redis://worker:the-password@127.0.0.1:{}", ports[0])).unwrap();
     let mut connection = node.get_multiplexed_async_connection().await.unwrap();
     for forbidden in [&["FLUSHALL"][..], &["CONFIG", "GET", "*"], &["ACL", "LIST"], &["CLUSTER", "RESET"]] {
         let mut command = redis::cmd(forbidden[0]);
@@ -269,6 +232,6 @@ async fn the_workers_access_is_enough_and_no_more() {
         let refused = command.query_async::<redis::Value>(&mut connection).await.unwrap_err();
         assert_eq!(refused.code(), Some("NOPERM"), "{forbidden:?}");
     }
-    let wrong = Store::connect(valkey.endpoint.clone(), credentials("another")).await;
+    let wrong = Store::connect(endpoint(&cache.valkey), credentials("another")).await;
     assert!(matches!(wrong, Err(StoreError::Refused(_) | StoreError::Busy(_))));
 }

@@ -3,10 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
 
 use std::{
-    future::Future,
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU32, AtomicUsize, Ordering},
@@ -20,6 +16,7 @@ use ledger_writer::{
     tables::Tables,
     writer::{ModeSource, Writer},
 };
+use local_testing::{PATIENCE, Postgresql};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
 use worker_contract::{
     DatabaseAuthentication, DatabaseConfiguration, KafkaAuthentication, KafkaConfiguration,
@@ -32,33 +29,11 @@ use worker_kit::{
     kafka_event::{BatchResponse, Delivered, EventRecord, KafkaEvent},
 };
 
-fn local_environment() -> PathBuf {
-    if let Some(program) = std::env::var_os("FLOODGATE_LOCAL_ENVIRONMENT") {
-        return program.into();
-    }
-    let built =
-        std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("local-environment");
-    assert!(
-        built.is_file(),
-        "these tests need a database: run them by `cargo xtask test`, or build local-environment first ({} is not there)",
-        built.display()
-    );
-    built
-}
-
-/// Where PostgreSQL is installed: the local environment of this workspace.
-fn parts() -> PathBuf {
-    std::env::var_os("FLOODGATE_LOCAL_ROOT")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/local"), Into::into)
-}
-
 /// A database server of the tests' own. It can be killed and started again on its data.
 pub struct Server {
-    process: Mutex<Child>,
+    postgresql: Mutex<Postgresql>,
     port: u16,
-    superuser: String,
-    password: String,
-    directory: tempfile::TempDir,
+    superuser: PgConnectOptions,
     databases: AtomicU32,
 }
 
@@ -77,36 +52,28 @@ impl Server {
 
     /// A server that a test can do to what it likes.
     pub fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (process, told) = run_server(directory.path(), None);
+        let postgresql = Postgresql::start();
+        let superuser = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(postgresql.port())
+            .username(&postgresql.superuser())
+            .password(&postgresql.password())
+            .ssl_mode(sqlx::postgres::PgSslMode::Disable);
         Self {
-            process: Mutex::new(process),
-            port: u16::try_from(told["port"].as_u64().unwrap()).unwrap(),
-            superuser: told["superuser"].as_str().unwrap().to_owned(),
-            password: told["password"].as_str().unwrap().to_owned(),
-            directory,
+            port: postgresql.port(),
+            superuser,
+            postgresql: Mutex::new(postgresql),
             databases: AtomicU32::new(0),
         }
     }
 
     /// As when the machine is gone.
     pub fn kill(&self) {
-        let mut process = self.process.lock().unwrap();
-        process.kill().unwrap();
-        process.wait().unwrap();
+        self.postgresql.lock().unwrap().kill();
     }
 
     pub fn start_again(&self) {
-        *self.process.lock().unwrap() = run_server(self.directory.path(), Some(self.port)).0;
-    }
-
-    fn options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .host("127.0.0.1")
-            .port(self.port)
-            .username(&self.superuser)
-            .password(&self.password)
-            .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+        self.postgresql.lock().unwrap().start_again();
     }
 
     /// A new database with the present schema and a writer's role of its own.
@@ -114,7 +81,7 @@ impl Server {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("ledger_{number}");
         let user = format!("writer_{number}");
-        let mut superuser = within_reach(self.options().database("postgres")).await;
+        let mut superuser = within_reach(self.superuser.clone().database("postgres")).await;
         superuser.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))).await.unwrap();
         let ledger = Ledger { server: self.clone(), name, user, connections };
         let mut administrator = ledger.administrator().await;
@@ -125,46 +92,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn run_server(directory: &Path, port: Option<u16>) -> (Child, serde_json::Value) {
-    let mut command = Command::new(local_environment());
-    command.arg("--root").arg(parts()).arg("postgresql").arg("--directory").arg(directory.join("database"));
-    if let Some(port) = port {
-        command.arg("--port").arg(port.to_string());
-    }
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let told = serde_json::from_str(&line).expect("the server tells where it is");
-    (process, told)
-}
-
 async fn within_reach(options: PgConnectOptions) -> PgConnection {
     let begun = Instant::now();
     loop {
         match options.clone().connect().await {
             Ok(connection) => return connection,
-            Err(error) if begun.elapsed() > Duration::from_secs(60) => panic!("no database: {error}"),
-            Err(_) => pause().await,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "no database: {error}"),
         }
-    }
-}
-
-async fn pause() {
-    tokio::time::sleep(Duration::from_millis(20)).await;
-}
-
-/// Waits for something that becomes true.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is: impl FnMut() -> F) {
-    let begun = Instant::now();
-    while !is().await {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
-        pause().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -179,7 +114,7 @@ pub struct Ledger {
 
 impl Ledger {
     pub async fn administrator(&self) -> PgConnection {
-        within_reach(self.server.options().database(&self.name)).await
+        within_reach(self.server.superuser.clone().database(&self.name)).await
     }
 
     pub fn address(&self) -> String {
