@@ -15,8 +15,14 @@ use lesson_events::{Event, Lesson, Operation, Received, Subscription, User};
 use lessons_enricher::{
     enricher::Enricher, function, metrics::Counts, stream::KinesisStream, tables::DynamoTables,
 };
+use local_testing::Emulator;
 use serde_json::Value as Json;
-use support::{Emulator, Front, config, lambda_event, make_stream, make_table, records, versions};
+use support::{
+    front::Front,
+    lambda_event, make_table,
+    streams::{make_stream, one_try, records},
+    versions,
+};
 use worker_kit::processing::Machine;
 
 const USERS: usize = 25;
@@ -116,16 +122,16 @@ struct System {
 
 impl System {
     async fn start(through_front: bool) -> Self {
-        let emulator = Emulator::start().await;
-        let front = Front::before(&emulator.endpoint).await;
-        let direct = config(&emulator.endpoint).await;
+        let emulator = Emulator::start();
+        let front = Front::before(emulator.endpoint()).await;
+        let direct = one_try(emulator.endpoint()).await;
         let (tables, streams) =
             (aws_sdk_dynamodb::Client::new(&direct), aws_sdk_kinesis::Client::new(&direct));
         make_table(&tables, "users", &["user_uuid"]).await;
         make_table(&tables, "subscriptions", &["user_uuid", "language"]).await;
         make_stream(&streams, "output", 2).await;
         make_stream(&streams, "failed", 1).await;
-        let used = if through_front { config(&front.endpoint).await } else { direct };
+        let used = if through_front { one_try(&front.endpoint).await } else { direct };
         let kinesis = aws_sdk_kinesis::Client::new(&used);
         let enricher = Enricher {
             tables: DynamoTables::new(aws_sdk_dynamodb::Client::new(&used), "users", "subscriptions"),

@@ -3,14 +3,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-// Emulator and front are those of the enricher's tests.
-#[path = "../../enricher/tests/support/mod.rs"]
-mod support;
+// Front and streams are those of the enricher's tests.
+#[path = "../../enricher/tests/support/front.rs"]
+mod front;
+#[path = "../../enricher/tests/support/streams.rs"]
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use front::Front;
 use lesson_load::{run::run, traffic::RunId};
-use support::{Emulator, Front, config, make_stream, records};
+use local_testing::Emulator;
+use streams::{make_stream, one_try, records};
 use tokio_util::sync::CancellationToken;
 use worker_contract::lessons::{LoadConfiguration, LoadShape};
 
@@ -28,13 +32,13 @@ fn configuration() -> LoadConfiguration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_is_there_in_the_order_of_its_user_whatever_is_refused() {
-    let emulator = Emulator::start().await;
-    let client = aws_sdk_kinesis::Client::new(&config(&emulator.endpoint).await);
+    let emulator = Emulator::start();
+    let client = aws_sdk_kinesis::Client::new(&one_try(emulator.endpoint()).await);
     make_stream(&client, "input", 2).await;
-    let front = Front::before(&emulator.endpoint).await;
+    let front = Front::before(emulator.endpoint()).await;
     let id = RunId { seed: 5, run: 1_700_000_000_000 };
     let stop = CancellationToken::new();
-    let report = run(&configuration(), &config(&front.endpoint).await, id, &stop).await.unwrap();
+    let report = run(&configuration(), &one_try(&front.endpoint).await, id, &stop).await.unwrap();
     let faults = front.faults();
     assert!(faults.refused_records > 0 && faults.lost_answers > 0, "{faults:?}");
     assert!((1..=451).contains(&report.events) && report.records_repeated > 0, "{report:?}");
@@ -57,10 +61,10 @@ async fn what_is_acknowledged_is_there_in_the_order_of_its_user_whatever_is_refu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_not_there_is_told_and_not_waited_for() {
-    let emulator = Emulator::start().await;
+    let emulator = Emulator::start();
     let configuration = LoadConfiguration { period_seconds: 3600, ..configuration() };
     let id = RunId { seed: 5, run: 1 };
-    let error = run(&configuration, &config(&emulator.endpoint).await, id, &CancellationToken::new()).await;
+    let error = run(&configuration, &one_try(emulator.endpoint()).await, id, &CancellationToken::new()).await;
     let error = format!("{:#}", error.unwrap_err());
     assert!(error.contains("takes no events") && error.contains("ResourceNotFound"), "{error}");
 }

@@ -2,81 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
-use aws_config::{BehaviorVersion, Region};
 use aws_sdk_kinesis::Client;
 use lessons_shard_scaler::{notification::Notification, scaler::Scaler};
+use local_testing::{Emulator, PATIENCE, config};
 use serde_json::json;
 use worker_contract::lessons::ScalerConfiguration;
 use worker_kit::processing::Machine;
 
-/// How long a test waits for something to come about.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Emulator {
-    process: Child,
-    _directory: tempfile::TempDir,
-    client: Client,
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Emulator {
-    async fn start() -> Self {
-        let built =
-            std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("local-environment");
-        let program = std::env::var_os("FLOODGATE_LOCAL_ENVIRONMENT").map_or(built, PathBuf::from);
-        let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/local"),
-            PathBuf::from,
-        );
-        let directory = tempfile::tempdir().unwrap();
-        let mut process = Command::new(&program)
-            .arg("--root")
-            .arg(directory.path().join("local"))
-            .arg("--parts")
-            .arg(parts)
-            .args(["aws", "--directory"])
-            .arg(directory.path().join("aws"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask test` builds it", program.display()));
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let told: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let config = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new("eu-west-1"))
-            .endpoint_url(told["endpoint_url"].as_str().unwrap())
-            .credentials_provider(aws_sdk_kinesis::config::Credentials::new(
-                "test", "test", None, None, "test",
-            ))
-            .load()
-            .await;
-        let client = Client::new(&config);
-        let deadline = Instant::now() + PATIENCE;
-        while client.list_streams().send().await.is_err() {
-            assert!(Instant::now() < deadline, "the emulator does not answer");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        client.create_stream().stream_name("input").shard_count(1).send().await.unwrap();
-        Self { process, _directory: directory, client }
-    }
-
-    async fn open_shards(&self) -> i32 {
-        let told = self.client.describe_stream_summary().stream_name("input").send().await.unwrap();
-        told.stream_description_summary().unwrap().open_shard_count()
-    }
+async fn open_shards(client: &Client) -> i32 {
+    let told = client.describe_stream_summary().stream_name("input").send().await.unwrap();
+    told.stream_description_summary().unwrap().open_shard_count()
 }
 
 /// As SNS calls a function when CloudWatch tells it of an alarm.
@@ -98,10 +35,12 @@ fn notification(alarm: &str, state: &str) -> Notification {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_follow_the_alarms_up_and_down_and_repeated_calls_change_nothing() {
-    let emulator = Emulator::start().await;
+    let emulator = Emulator::start();
+    let client = Client::new(&config(emulator.endpoint()).await);
+    client.create_stream().stream_name("input").shard_count(1).send().await.unwrap();
     let names = |kind: &str| (0..3).map(|level| format!("{kind}{level}")).collect();
     let scaler = Scaler {
-        client: emulator.client.clone(),
+        client: client.clone(),
         configuration: ScalerConfiguration {
             stream: "input".to_owned(),
             shards_min: 1,
@@ -125,11 +64,11 @@ async fn shards_follow_the_alarms_up_and_down_and_repeated_calls_change_nothing(
         ("used0", "OK", 1),
     ] {
         scaler.handle(&notification(alarm, state), Instant::now() + PATIENCE).await.unwrap();
-        assert_eq!(emulator.open_shards().await, open, "after {alarm} {state}");
+        assert_eq!(open_shards(&client).await, open, "after {alarm} {state}");
     }
     // A stream that is not there is an error, so that the call comes again and then is a dead letter.
     let elsewhere = Scaler {
-        client: emulator.client.clone(),
+        client: client.clone(),
         configuration: ScalerConfiguration { stream: "nothing".to_owned(), ..scaler.configuration.clone() },
         surroundings: Machine,
     };
