@@ -4,6 +4,7 @@
 //! What happens to a batch is decided in [`plan`] without I/O; [`enricher`] carries it out through the ports of
 //! [`ports`], which [`tables`] and [`stream`] implement with the AWS SDK.
 
+mod call_error;
 pub mod enricher;
 pub mod failed;
 pub mod function;

@@ -1,22 +1,20 @@
 //! A Kinesis stream to write to.
 
-use aws_sdk_kinesis::{
-    Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
-    primitives::Blob,
-    types::PutRecordsRequestEntry,
+use aws_sdk_kinesis::{Client, primitives::Blob, types::PutRecordsRequestEntry};
+
+use crate::{
+    call_error::Retriable,
+    ports::{CallError, Outgoing, Stream},
 };
 
-use crate::ports::{CallError, Outgoing, Stream};
-
 /// Error codes of calls that may succeed later, beside those of the servers (5xx).
-const RETRIABLE: [&str; 5] = [
+const RETRIABLE: Retriable = Retriable(&[
     "InternalFailure",
     "KMSThrottlingException",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "ThrottlingException",
-];
+]);
 
 /// A stream.
 #[derive(Clone, Debug)]
@@ -51,7 +49,7 @@ impl Stream for KinesisStream {
             .set_records(Some(entries))
             .send()
             .await
-            .map_err(|error| call_error(&error))?;
+            .map_err(|error| RETRIABLE.call_error(&error))?;
         if let Some(refused) = answer.records().iter().find(|result| result.error_code().is_some()) {
             tracing::warn!(
                 stream = self.name,
@@ -62,21 +60,5 @@ impl Stream for KinesisStream {
             );
         }
         Ok(answer.records().iter().map(|result| result.error_code().is_none()).collect())
-    }
-}
-
-fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> CallError {
-    let text = DisplayErrorContext(error).to_string();
-    match error {
-        SdkError::ServiceError(service) => {
-            let code = service.err().code().unwrap_or_default();
-            if RETRIABLE.contains(&code) || service.raw().status().is_server_error() {
-                CallError::Retriable(text)
-            } else {
-                CallError::Fatal(text)
-            }
-        }
-        SdkError::ConstructionFailure(_) => CallError::Fatal(text),
-        _ => CallError::Retriable(text),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::{
     Client,
-    error::{ProvideErrorMetadata, SdkError},
+    error::SdkError,
     operation::put_item::PutItemError,
     types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure},
 };
@@ -15,20 +15,23 @@ use lesson_events::{
 };
 use worker_contract::lessons::{LANGUAGE_KEY, USER_KEY};
 
-use crate::ports::{CallError, Known, Read, Tables};
+use crate::{
+    call_error::Retriable,
+    ports::{CallError, Known, Read, Tables},
+};
 
 /// The attribute that holds the sequence number of the event that an item is of.
 const VERSION: &str = "version";
 
 /// Error codes of calls that may succeed later, beside those of the servers (5xx).
-const RETRIABLE: [&str; 6] = [
+const RETRIABLE: Retriable = Retriable(&[
     "InternalServerError",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "ThrottlingException",
     "TransactionConflictException",
-];
+]);
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -95,7 +98,7 @@ impl Tables for DynamoTables {
             let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
             call = call.request_items(table, keys.map_err(|error| CallError::Fatal(error.to_string()))?);
         }
-        let answer = call.send().await.map_err(|error| call_error(&error))?;
+        let answer = call.send().await.map_err(|error| RETRIABLE.call_error(&error))?;
         let mut read = Read::default();
         for (table, items) in answer.responses.unwrap_or_default() {
             for item in items {
@@ -140,7 +143,7 @@ impl Tables for DynamoTables {
                 let applied = Applied::by_version(event.sequence, known);
                 Ok(if applied == Applied::Newer { Applied::Older } else { applied })
             }
-            Err(error) => Err(call_error(&error)),
+            Err(error) => Err(RETRIABLE.call_error(&error)),
         }
     }
 }
@@ -182,20 +185,4 @@ fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
 
 fn version(item: &Item) -> Option<u64> {
     item.get(VERSION)?.as_n().ok()?.parse().ok()
-}
-
-fn call_error<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> CallError {
-    let text = aws_sdk_dynamodb::error::DisplayErrorContext(error).to_string();
-    match error {
-        SdkError::ServiceError(service) => {
-            let code = service.err().code().unwrap_or_default();
-            if RETRIABLE.contains(&code) || service.raw().status().is_server_error() {
-                CallError::Retriable(text)
-            } else {
-                CallError::Fatal(text)
-            }
-        }
-        SdkError::ConstructionFailure(_) => CallError::Fatal(text),
-        _ => CallError::Retriable(text),
-    }
 }
