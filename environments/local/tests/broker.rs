@@ -4,13 +4,7 @@
 
 mod support;
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    net::TcpListener,
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::{fs, net::TcpListener, process::Child, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -28,13 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Starts a broker; the process and its address.
 fn start(environment: &Environment, arguments: &[&str]) -> (Child, String) {
-    let directory = environment.root().join("broker").to_string_lossy().into_owned();
-    let mut all = vec!["kafka", "--directory", &directory];
-    all.extend_from_slice(arguments);
-    let mut child = environment.command(&all).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (child, told) = environment.private("kafka", arguments);
     (child, told["bootstrap_servers"].as_str().unwrap().to_owned())
 }
 
@@ -74,7 +62,7 @@ fn a_taken_port_is_named() {
     let environment = Environment::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let directory = environment.root().join("broker").to_string_lossy().into_owned();
+    let directory = environment.private_directory("kafka");
     let message = environment.refusal(&["kafka", "--directory", &directory, "--port", &port]);
     assert!(message.contains(&port) && message.contains("taken"), "{message}");
 }

@@ -418,7 +418,7 @@ fn a_mapping_follows_its_stack() {
     house.topics.create("orders", 2);
     let function = house.function("orders", &json!({}), &json!({}));
     let state = local_environment::control::State::read(
-        &local_environment::layout::Layout::new(&house.environment.root(), None).unwrap(),
+        &local_environment::layout::Layout::new(house.environment.root(), None).unwrap(),
     )
     .unwrap();
     let cloudformation = CloudFormation::at(&state.aws.endpoint_url);

@@ -6,9 +6,8 @@ mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     os::unix::fs::{MetadataExt, PermissionsExt},
-    process::{Child, Stdio},
+    process::Child,
 };
 
 use nix::{
@@ -20,13 +19,7 @@ use support::{Environment, database::ask, is_loopback, listening_addresses, wait
 
 /// Starts a server; the process and what it tells.
 fn start(environment: &Environment, arguments: &[&str]) -> (Child, Json) {
-    let directory = environment.root().join("database").to_string_lossy().into_owned();
-    let mut all = vec!["postgresql", "--directory", &directory];
-    all.extend_from_slice(arguments);
-    let mut child = environment.command(&all).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let told: Json = serde_json::from_str(&line).unwrap();
+    let (child, told) = environment.private("postgresql", arguments);
     assert_eq!(told["pid"], child.id());
     wait_for("the server to answer", || ask(&told, "SELECT 1").as_deref() == Some("1"));
     (child, told)

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use local_environment::control::WorkloadStatus;
 use support::{Environment, is_running, kill_at_once, wait_for, workload};
@@ -30,7 +30,7 @@ fn workloads_run_scale_change_crash_and_end() {
     assert_eq!(given["AWS_ENDPOINT_URL"], state.aws.endpoint_url);
     assert!(given["POD_NAME"].starts_with("greeter-"), "{given:?}");
     assert!(given["METRICS_ADDRESS"].starts_with("127.0.0.1:"), "loopback, not what the cluster gets");
-    assert!(!given.contains_key("A_SECRET_OF_THE_USER"), "the user's variables are the user's");
+    assert!(!given.contains_key(local_testing::A_SECRET_OF_THE_USER), "the user's variables are the user's");
 
     let _ = apply(1, "first");
     assert_eq!(greeter(&environment).pids, first.pids, "the same manifest changes nothing");
@@ -61,7 +61,7 @@ fn workloads_run_scale_change_crash_and_end() {
     assert!(unknown.contains("greter") && unknown.contains("greeter"), "{unknown}");
 
     assert!(environment.run(&["down"]).status.success());
-    assert_eq!(environment.processes(), Vec::<i32>::new(), "down leaves no process");
+    assert_eq!(environment.processes(), BTreeMap::new(), "down leaves no process");
     assert!(!environment.root().join("state.json").exists());
 }
 
@@ -83,7 +83,7 @@ fn what_a_killed_supervisor_left_is_cleaned_up_by_the_next_start() {
         let parts = status.parts.iter().filter_map(|part| part.pid);
         parts.chain(status.workloads.iter().flat_map(|workload| workload.pids.clone())).collect()
     };
-    let left: BTreeSet<i32> = environment.processes().into_iter().chain(pids()).collect();
+    let left: BTreeSet<i32> = environment.processes().into_keys().chain(pids()).collect();
     assert!(left.len() > pids().len(), "the supervisor, its parts and the workload: {left:?}");
     kill_at_once(before.supervisor.pid);
     wait_for("the supervisor to be gone", || !is_running(before.supervisor.pid));
@@ -100,12 +100,12 @@ fn what_a_killed_supervisor_left_is_cleaned_up_by_the_next_start() {
     let known = pids();
     let strays: Vec<i32> = environment
         .processes()
-        .into_iter()
+        .into_keys()
         .filter(|pid| *pid != after.supervisor.pid && !known.contains(pid))
         .collect();
     assert_eq!(strays, Vec::<i32>::new());
 
     assert!(environment.run(&["down"]).status.success());
-    assert_eq!(environment.processes(), Vec::<i32>::new());
+    assert_eq!(environment.processes(), BTreeMap::new());
     assert!(environment.run(&["down"]).status.success(), "nothing to stop is no error");
 }

@@ -7,7 +7,6 @@ mod support;
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
-    process::{Child, Stdio},
 };
 
 use nix::{
@@ -39,20 +38,10 @@ fn at_its_shard(ports: &[Json], command: &str) -> String {
     panic!("no shard has the key of {command}")
 }
 
-fn start(environment: &Environment, arguments: &[&str]) -> (Child, Json) {
-    let directory = environment.root().join("cache").to_string_lossy().into_owned();
-    let mut all = vec!["valkey", "--directory", &directory];
-    all.extend_from_slice(arguments);
-    let mut child = environment.command(&all).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (child, serde_json::from_str(&line).unwrap())
-}
-
 #[test]
 fn a_private_cluster_spreads_keys_over_its_shards_and_keeps_them_through_a_stop_and_a_kill() {
     let environment = Environment::new();
-    let (mut cluster, told) = start(&environment, &["--shards", "3"]);
+    let (mut cluster, told) = environment.private("valkey", &["--shards", "3"]);
     let ports = told["ports"].as_array().unwrap();
     assert_eq!(ports.len(), 3);
     for number in 0..60 {
@@ -65,14 +54,14 @@ fn a_private_cluster_spreads_keys_over_its_shards_and_keeps_them_through_a_stop_
 
     kill(Pid::from_raw(i32::try_from(cluster.id()).unwrap()), Signal::SIGTERM).unwrap();
     assert!(cluster.wait().unwrap().success());
-    let (mut cluster, again) = start(&environment, &["--shards", "3"]);
+    let (mut cluster, again) = environment.private("valkey", &["--shards", "3"]);
     assert_eq!(again["ports"], told["ports"]);
     assert_eq!(at_its_shard(ports, "SET key-60 60"), "+OK");
 
     cluster.kill().unwrap();
     cluster.wait().unwrap();
     wait_for("the nodes to end with their parent", || ports.iter().all(|port| ask(port, "PING").is_none()));
-    let (mut cluster, _) = start(&environment, &["--shards", "3"]);
+    let (mut cluster, _) = environment.private("valkey", &["--shards", "3"]);
     for number in 0..=60 {
         let length = number.to_string().len();
         assert_eq!(at_its_shard(ports, &format!("GET key-{number}")), format!("${length}"), "key-{number}");
@@ -80,7 +69,7 @@ fn a_private_cluster_spreads_keys_over_its_shards_and_keeps_them_through_a_stop_
     kill(Pid::from_raw(i32::try_from(cluster.id()).unwrap()), Signal::SIGTERM).unwrap();
     cluster.wait().unwrap();
 
-    let directory = environment.root().join("cache").to_string_lossy().into_owned();
+    let directory = environment.private_directory("valkey");
     let message = environment.refusal(&["valkey", "--directory", &directory, "--shards", "2"]);
     assert!(message.contains("3 shards, not of 2"), "{message}");
 }

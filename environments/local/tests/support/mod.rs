@@ -1,22 +1,17 @@
 //! An environment of a test's own, with the installed parts of the workspace, and ways to look into it.
 
 // Each test program uses its share of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::Duration,
+    ops::Deref,
+    process::{Child, Stdio},
 };
 
 use local_environment::control::{State, Status};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use local_testing::started;
 use serde_json::Value as Json;
-use tempfile::TempDir;
 
 pub(crate) mod aws;
 pub(crate) mod cloudformation;
@@ -28,89 +23,36 @@ pub(crate) mod listener;
 pub(crate) mod topics;
 pub(crate) mod workload;
 
-/// How long a test waits for something to come about. Nothing takes that long unless it never comes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use local_testing::{PATIENCE, kill_at_once, parts, wait_for};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_local-environment");
 
-/// Where the workspace's parts are installed: once for all tests, and for `deploy --env local`.
-#[must_use]
-pub(crate) fn parts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/local")
-}
+/// An environment in a temporary directory, by the program under test, taken down at the end.
+pub(crate) struct Environment(local_testing::Environment);
 
-/// Waits for a condition; fails the test, with what it waited for, when it does not come.
-#[track_caller]
-pub(crate) fn wait_for(what: &str, condition: impl FnMut() -> bool) {
-    assert!(local_environment::process::wait_until(PATIENCE, condition), "waited in vain: {what}");
-}
+impl Deref for Environment {
+    type Target = local_testing::Environment;
 
-/// An environment in a temporary directory, taken down at the end.
-pub(crate) struct Environment {
-    directory: TempDir,
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Environment {
-    /// A new one; nothing runs yet.
+    /// A new one; nothing runs yet. Its directory has a space in its name, and is so deep that a socket's path would not
+    /// hold it.
     #[must_use]
     pub(crate) fn new() -> Self {
-        let environment = Self { directory: TempDir::new().unwrap() };
-        fs::create_dir_all(environment.root()).unwrap();
-        environment
-    }
-
-    /// Its directory: one with a space in its name, and so deep that a socket's path would not hold it.
-    #[must_use]
-    pub(crate) fn root(&self) -> PathBuf {
         let deep = "a checkout ".repeat(10);
-        self.directory.path().canonicalize().unwrap().join(deep.trim_end()).join("local")
-    }
-
-    /// A command on it, without what the test's own environment may say about brokers.
-    #[must_use]
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command
-            .arg("--root")
-            .arg(self.root())
-            .arg("--parts")
-            .arg(parts())
-            .args(arguments)
-            .env_remove("KAFKA_BOOTSTRAP_SERVERS")
-            .env("A_SECRET_OF_THE_USER", "hunter2");
-        command
-    }
-
-    /// Runs a command to its end.
-    #[must_use]
-    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Runs a command that has to succeed and reads what it prints.
-    #[track_caller]
-    #[must_use]
-    pub(crate) fn ask(&self, arguments: &[&str]) -> Json {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// Runs a command that has to fail and gives what it says.
-    #[track_caller]
-    #[must_use]
-    pub(crate) fn refusal(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(!output.status.success(), "{arguments:?} succeeded");
-        String::from_utf8(output.stderr).unwrap()
+        Self(local_testing::Environment::of(PROGRAM.into(), &format!("{}/local", deep.trim_end())))
     }
 
     /// Starts it.
     #[track_caller]
     #[must_use]
     pub(crate) fn up(&self) -> State {
-        serde_json::from_value(self.ask(&["up"])).unwrap()
+        serde_json::from_value(self.0.up()).unwrap()
     }
 
     /// Begins to start it.
@@ -126,35 +68,17 @@ impl Environment {
         serde_json::from_value(self.ask(&["status"])).unwrap()
     }
 
-    /// The process of a part, if it runs and answers.
-    #[must_use]
-    pub(crate) fn running_part(&self, name: &str) -> Option<i32> {
-        let status = self.status();
-        let part = status.parts.into_iter().find(|part| part.name == name)?;
-        part.pid.filter(|_| part.state == "running")
-    }
-
-    /// Kills a part as a crash would, and waits until another process stands in its place and answers.
+    /// Starts a private part on data of this environment's: its process and what it tells.
     #[track_caller]
-    pub(crate) fn crash(&self, part: &str) {
-        let before = self.running_part(part).unwrap();
-        kill_at_once(before);
-        wait_for(&format!("{part} to run again"), || {
-            self.running_part(part).is_some_and(|after| after != before)
-        });
+    #[must_use]
+    pub(crate) fn private(&self, part: &str, arguments: &[&str]) -> (Child, Json) {
+        started(self.command(&[part, "--directory", &self.private_directory(part)]).args(arguments))
     }
 
-    /// All processes that were started below this environment's directory.
+    /// Where the data of a private part is.
     #[must_use]
-    pub(crate) fn processes(&self) -> Vec<i32> {
-        let root = self.root().to_string_lossy().into_owned();
-        processes()
-            .into_iter()
-            .filter(|pid| {
-                fs::read(format!("/proc/{pid}/cmdline"))
-                    .is_ok_and(|text| String::from_utf8_lossy(&text).contains(&root))
-            })
-            .collect()
+    pub(crate) fn private_directory(&self, part: &str) -> String {
+        self.root().join(format!("private-{part}")).to_string_lossy().into_owned()
     }
 }
 
@@ -165,24 +89,14 @@ pub(crate) fn state_printed_by(up: Child) -> State {
     serde_json::from_slice(&up.wait_with_output().unwrap().stdout).unwrap()
 }
 
-impl Drop for Environment {
-    fn drop(&mut self) {
-        let _ = self.run(&["down"]);
-        self.processes().into_iter().for_each(kill_at_once);
-    }
-}
-
-/// SIGKILL.
-pub(crate) fn kill_at_once(pid: i32) {
-    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-}
-
 /// Whether a process runs; a zombie does not.
 #[must_use]
 pub(crate) fn is_running(pid: i32) -> bool {
     u32::try_from(pid).ok().and_then(local_environment::process::Identity::of).is_some()
 }
 
+/// The numbers of all processes.
+#[must_use]
 pub(crate) fn processes() -> Vec<i32> {
     fs::read_dir("/proc")
         .unwrap()
