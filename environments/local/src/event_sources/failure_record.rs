@@ -62,6 +62,10 @@ impl GivenUp<'_> {
                 Some((part.to_owned(), info))
             })
             .collect();
+        self.with_kafka(bootstrap_servers, "recordsInfo", infos.into())
+    }
+
+    fn with_kafka(&self, bootstrap_servers: &str, key: &str, info: Json) -> Json {
         self.with(
             "KafkaBatchInfo",
             json!({
@@ -69,7 +73,7 @@ impl GivenUp<'_> {
                 "eventSourceArn": self.source_arn,
                 "bootstrapServers": bootstrap_servers,
                 "payloadSize": self.event.len(),
-                "recordsInfo": infos,
+                (key): info,
             }),
         )
     }
@@ -80,16 +84,7 @@ impl GivenUp<'_> {
         let info = self.records.first().map(
             |record| json!({ "offset": record.position.as_str(), "timestamp": moment(record.timestamp_ms) }),
         );
-        let document = self.with(
-            "KafkaBatchInfo",
-            json!({
-                "batchSize": self.records.len(),
-                "eventSourceArn": self.source_arn,
-                "bootstrapServers": bootstrap_servers,
-                "payloadSize": self.event.len(),
-                "recordInfo": info,
-            }),
-        );
+        let document = self.with_kafka(bootstrap_servers, "recordInfo", info.into());
         with_payload(document, serde_json::from_str(self.event).unwrap_or(Json::Null))
     }
 
