@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    assembly::{Assembly, AssetKind},
+    assembly::{Assembly, AssetKind, Manifest, SCHEMA_VERSION},
     resource::AnyResource,
     stack::{Lookup, Stack, StackProperties},
     synth::{self, SynthError},
@@ -28,6 +28,30 @@ pub struct AppProperties {
 }
 
 impl AppProperties {
+    /// The manifest of an app in which there is nothing yet. Its digest is empty, because it is told of what is rendered.
+    #[must_use]
+    pub fn empty_manifest(&self) -> Manifest {
+        Manifest {
+            schema_version: SCHEMA_VERSION,
+            environment: self.environment.clone(),
+            provider: self.provider.clone(),
+            account: self.account.clone(),
+            region: self.region.clone(),
+            prefix: self.prefix.clone(),
+            digest: String::new(),
+            stacks: Vec::new(),
+            assets: Vec::new(),
+            artifact_bucket: None,
+            workloads: Vec::new(),
+            helm_releases: Vec::new(),
+            cluster_manifests: Vec::new(),
+            cluster: None,
+            systems: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            loads: BTreeMap::new(),
+        }
+    }
+
     /// Properties for AWS, with no tags.
     pub fn new(environment: &str, account: &str, region: &str, prefix: &str) -> Self {
         Self {

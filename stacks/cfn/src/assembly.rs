@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    app::AppProperties,
     canonical::{to_canonical_bytes, to_canonical_string},
     stack::Provenance,
     value::Json,
@@ -94,6 +95,20 @@ impl Manifest {
             return Err(ManifestError::OtherVersion { path, found });
         }
         serde_json::from_value(json).map_err(|source| ManifestError::Malformed { path, source })
+    }
+
+    /// That of the same environment with nothing in it.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        let properties = AppProperties {
+            environment: self.environment.clone(),
+            provider: self.provider.clone(),
+            account: self.account.clone(),
+            region: self.region.clone(),
+            prefix: self.prefix.clone(),
+            tags: BTreeMap::new(),
+        };
+        properties.empty_manifest()
     }
 
     /// The stack with that id.

@@ -352,13 +352,6 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
     }
     assets::await_bucket(&mut entries, &templates, artifact_bucket.as_ref());
     let mut manifest = Manifest {
-        schema_version: assembly::SCHEMA_VERSION,
-        environment: properties.environment,
-        provider: properties.provider,
-        account: properties.account,
-        region: properties.region,
-        prefix: properties.prefix,
-        digest: String::new(),
         stacks: entries,
         assets,
         artifact_bucket,
@@ -369,6 +362,7 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         systems,
         flows,
         loads,
+        ..properties.empty_manifest()
     };
     manifest.digest = digest(&manifest, &files);
     Ok(Assembly { manifest, templates, files, provenance })

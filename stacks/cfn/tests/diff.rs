@@ -3,59 +3,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use cfn::{
     Json,
-    assembly::{Manifest, ParameterWiring, Source, StackEntry},
     diff::{CalloutKind, Cause, Certainty, Change, Difference, Place, Side, compare, diff},
     schema::TypeSchema,
 };
 use proptest::prelude::*;
 use serde_json::json;
+use support::{Wire, entry, manifest};
 
-/// Parameters of a stack: name, producer, output.
-type Wiring<'a> = &'a [(&'a str, &'a str, &'a str)];
-
-fn side(stacks: &[(&str, Wiring<'_>, Json)]) -> Side {
-    let entry = |id: &str, wiring: Wiring<'_>| StackEntry {
-        id: id.to_owned(),
-        name: format!("fg-{id}"),
-        template: format!("{id}.template.json"),
-        template_sha256: String::new(),
-        depends_on: Vec::new(),
-        capabilities: Vec::new(),
-        termination_protection: true,
-        tags: BTreeMap::new(),
-        parameters: wiring
-            .iter()
-            .map(|(name, stack, output)| ParameterWiring {
-                name: (*name).to_owned(),
-                source: Source::Output { stack: (*stack).to_owned(), output: (*output).to_owned() },
-            })
-            .collect(),
-        invocations: Vec::new(),
-    };
+fn side(stacks: &[(&str, &[Wire<'_>], Json)]) -> Side {
     Side {
-        manifest: Manifest {
-            schema_version: 1,
-            environment: "test".to_owned(),
-            provider: "aws".to_owned(),
-            account: "111111111111".to_owned(),
-            region: "eu-west-1".to_owned(),
-            prefix: "fg".to_owned(),
-            digest: String::new(),
-            stacks: stacks.iter().map(|(id, wiring, _)| entry(id, wiring)).collect(),
-            assets: Vec::new(),
-            artifact_bucket: None,
-            workloads: Vec::new(),
-            helm_releases: Vec::new(),
-            cluster_manifests: Vec::new(),
-            cluster: None,
-            systems: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            loads: BTreeMap::new(),
-        },
+        manifest: manifest(stacks.iter().map(|(id, wires, _)| entry(id, wires)).collect()),
         templates: stacks.iter().map(|(id, _, template)| ((*id).to_owned(), template.clone())).collect(),
         files: Some(BTreeMap::new()),
     }

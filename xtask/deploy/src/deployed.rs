@@ -38,20 +38,7 @@ pub async fn write(manifest: &Manifest, stacks: &Stacks, directory: &Path) -> Re
         found.push((entry, deployed, template));
     }
     let mut assembly = Assembly {
-        manifest: Manifest {
-            digest: String::new(),
-            stacks: Vec::new(),
-            assets: Vec::new(),
-            artifact_bucket: manifest.artifact_bucket.clone(),
-            workloads: Vec::new(),
-            helm_releases: Vec::new(),
-            cluster_manifests: Vec::new(),
-            cluster: None,
-            systems: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            loads: BTreeMap::new(),
-            ..manifest.clone()
-        },
+        manifest: Manifest { artifact_bucket: manifest.artifact_bucket.clone(), ..manifest.emptied() },
         templates: BTreeMap::new(),
         files: BTreeMap::new(),
         provenance: Vec::new(),

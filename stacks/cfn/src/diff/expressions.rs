@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{canonical::to_canonical_bytes, value::Json};
 
-/// The logical ids and parameters that a value refers to by `Ref`, `Fn::GetAtt` or `Fn::Sub`.
-pub(super) fn targets(json: &Json) -> BTreeSet<String> {
+/// The logical ids, parameters and pseudo parameters that a value refers to by `Ref`, `Fn::GetAtt` or `Fn::Sub`.
+#[must_use]
+pub fn targets(json: &Json) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     collect(json, &mut found);
     found
@@ -26,9 +27,11 @@ fn collect(json: &Json, found: &mut BTreeSet<String>) {
                     }
                     ("Fn::Sub", Json::String(text)) => substituted(text, found),
                     ("Fn::Sub", Json::Array(parts)) => {
-                        if let Some(Json::String(text)) = parts.first() {
-                            substituted(text, found);
-                        }
+                        let own = parts.get(1).and_then(Json::as_object);
+                        let mut names = BTreeSet::new();
+                        substituted(parts.first().and_then(Json::as_str).unwrap_or_default(), &mut names);
+                        names.retain(|name| own.is_none_or(|own| !own.contains_key(name)));
+                        found.append(&mut names);
                         parts.iter().skip(1).for_each(|part| collect(part, found));
                     }
                     (_, value) => collect(value, found),
@@ -143,7 +146,7 @@ mod tests {
             "A": { "Ref": "One" },
             "B": [{ "Fn::GetAtt": ["Two", "Arn"] }, { "Fn::GetAtt": "Three.Arn" }],
             "C": { "Fn::Sub": "x-${Four}-${Five.Arn}-${!Literal}" },
-            "D": { "Fn::Sub": ["${Six}", { "Y": { "Ref": "Seven" } }] }
+            "D": { "Fn::Sub": ["${Six}-${Y}", { "Y": { "Ref": "Seven" } }] }
         });
         let names: Vec<String> = targets(&value).into_iter().collect();
         assert_eq!(names, ["Five", "Four", "One", "Seven", "Six", "Three", "Two"]);

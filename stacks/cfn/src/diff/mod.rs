@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 pub use callouts::{Callout, CalloutKind};
+pub use expressions::targets;
 pub use lines::{FileDifference, Line};
 pub use replacement::{Cause, Certainty, Replacement};
 pub use side::Side;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use cfn::{
-    Assembly, Json, Provenance,
+    AppProperties, Assembly, Json, Provenance,
     assembly::{Manifest, ParameterWiring, Source, StackEntry},
     schema::TypeSchema,
 };
@@ -26,7 +26,7 @@ pub(crate) fn assembly(resources: Json, more: Json) -> Assembly {
 }
 
 /// A parameter, and the stack and output that it comes from.
-type Wire<'a> = (&'a str, &'a str, &'a str);
+pub(crate) type Wire<'a> = (&'a str, &'a str, &'a str);
 
 /// An assembly of stacks: id, template, and wires.
 pub(crate) fn app(stacks: Vec<(&str, Json, Vec<Wire<'_>>)>) -> Assembly {
@@ -34,7 +34,7 @@ pub(crate) fn app(stacks: Vec<(&str, Json, Vec<Wire<'_>>)>) -> Assembly {
     let mut templates = BTreeMap::new();
     let mut provenance = Vec::new();
     for (stack, template, parameters) in stacks {
-        entries.push(entry(stack, parameters));
+        entries.push(entry(stack, &parameters));
         provenance.extend(template["Resources"].as_object().unwrap().iter().map(|(id, resource)| {
             Provenance {
                 stack: stack.to_owned(),
@@ -47,32 +47,20 @@ pub(crate) fn app(stacks: Vec<(&str, Json, Vec<Wire<'_>>)>) -> Assembly {
         }));
         templates.insert(stack.to_owned(), template);
     }
-    let manifest = Manifest {
-        schema_version: 1,
-        environment: "test".to_owned(),
-        provider: "aws".to_owned(),
-        account: "111111111111".to_owned(),
-        region: "eu-west-1".to_owned(),
-        prefix: "fg".to_owned(),
-        digest: String::new(),
-        stacks: entries,
-        assets: Vec::new(),
-        artifact_bucket: None,
-        workloads: Vec::new(),
-        helm_releases: Vec::new(),
-        cluster_manifests: Vec::new(),
-        cluster: None,
-        systems: BTreeMap::new(),
-        flows: BTreeMap::new(),
-        loads: BTreeMap::new(),
-    };
-    Assembly { manifest, templates, files: BTreeMap::new(), provenance }
+    Assembly { manifest: manifest(entries), templates, files: BTreeMap::new(), provenance }
 }
 
-fn entry(stack: &str, parameters: Vec<Wire<'_>>) -> StackEntry {
-    let parameters = parameters.into_iter().map(|(name, stack, output)| ParameterWiring {
-        name: name.to_owned(),
-        source: Source::Output { stack: stack.to_owned(), output: output.to_owned() },
+/// The manifest of an environment with these stacks.
+pub(crate) fn manifest(stacks: Vec<StackEntry>) -> Manifest {
+    let properties = AppProperties::new("test", "111111111111", "eu-west-1", "fg");
+    Manifest { stacks, ..properties.empty_manifest() }
+}
+
+/// A stack and its wires.
+pub(crate) fn entry(stack: &str, parameters: &[Wire<'_>]) -> StackEntry {
+    let parameters = parameters.iter().map(|(name, stack, output)| ParameterWiring {
+        name: (*name).to_owned(),
+        source: Source::Output { stack: (*stack).to_owned(), output: (*output).to_owned() },
     });
     StackEntry {
         id: stack.to_owned(),

@@ -74,8 +74,7 @@ pub fn install_order(manifest: &Manifest) -> Result<Vec<Part<'_>>, NoOrder> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
+    use cfn::AppProperties;
     use proptest::prelude::*;
 
     use super::*;
@@ -83,18 +82,6 @@ mod tests {
     fn manifest(after: &[Vec<usize>]) -> Manifest {
         let name = |index: usize| format!("part-{index}");
         Manifest {
-            schema_version: 1,
-            artifact_bucket: None,
-            environment: "test".to_owned(),
-            provider: "aws".to_owned(),
-            account: "111111111111".to_owned(),
-            region: "eu-west-1".to_owned(),
-            prefix: "fg".to_owned(),
-            digest: String::new(),
-            stacks: Vec::new(),
-            assets: Vec::new(),
-            workloads: Vec::new(),
-            helm_releases: Vec::new(),
             cluster_manifests: after
                 .iter()
                 .enumerate()
@@ -105,10 +92,7 @@ mod tests {
                     values: Vec::new(),
                 })
                 .collect(),
-            cluster: None,
-            systems: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            loads: BTreeMap::new(),
+            ..AppProperties::new("test", "111111111111", "eu-west-1", "fg").empty_manifest()
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cfn::Json;
+use cfn::{Json, diff::targets};
 use serde_json::json;
 
 /// Why a template cannot be changed so.
@@ -72,61 +72,20 @@ fn hint(template: &Json, logical_id: &str) -> String {
     if near.is_empty() { String::new() } else { format!("; is {} meant?", near.join(" or ")) }
 }
 
-/// The names that a value refers to by `Ref`, `Fn::GetAtt`, `Fn::Sub` and `DependsOn`.
+/// The names that a resource or another value refers to by `Ref`, `Fn::GetAtt`, `Fn::Sub` and `DependsOn`.
 #[must_use]
 pub fn referred(json: &Json) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    collect(json, &mut found);
+    let mut found = targets(json);
     found.retain(|name| !name.starts_with("AWS::"));
+    match &json["DependsOn"] {
+        Json::String(name) => {
+            found.insert(name.clone());
+        }
+        names => {
+            found.extend(names.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned))
+        }
+    }
     found
-}
-
-fn collect(json: &Json, found: &mut BTreeSet<String>) {
-    match json {
-        Json::Array(items) => items.iter().for_each(|item| collect(item, found)),
-        Json::Object(object) => {
-            for (key, value) in object {
-                match (key.as_str(), value) {
-                    ("Ref" | "DependsOn", Json::String(name)) => {
-                        found.insert(name.clone());
-                    }
-                    ("DependsOn", Json::Array(names)) => {
-                        found.extend(names.iter().filter_map(Json::as_str).map(str::to_owned));
-                    }
-                    ("Fn::GetAtt", Json::Array(parts)) => {
-                        found.extend(parts.first().and_then(Json::as_str).map(str::to_owned));
-                    }
-                    ("Fn::GetAtt", Json::String(text)) => {
-                        found.extend(text.split('.').next().map(str::to_owned));
-                    }
-                    ("Fn::Sub", Json::String(text)) => variables(text, found),
-                    ("Fn::Sub", Json::Array(parts)) => {
-                        let own = parts.get(1).and_then(Json::as_object);
-                        let mut names = BTreeSet::new();
-                        variables(parts.first().and_then(Json::as_str).unwrap_or_default(), &mut names);
-                        found.extend(
-                            names.into_iter().filter(|name| own.is_none_or(|own| !own.contains_key(name))),
-                        );
-                        parts.iter().skip(1).for_each(|part| collect(part, found));
-                    }
-                    (_, value) => collect(value, found),
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The variables of a text of `Fn::Sub`; `${!x}` is none.
-fn variables(text: &str, found: &mut BTreeSet<String>) {
-    let mut rest = text;
-    while let Some((_, after)) = rest.split_once("${") {
-        let Some((name, after)) = after.split_once('}') else { return };
-        if !name.starts_with('!') {
-            found.extend(name.split('.').next().map(str::to_owned));
-        }
-        rest = after;
-    }
 }
 
 /// What of a template refers to a resource: other resources and outputs.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cfn::{
-    Json,
-    assembly::{Manifest, ParameterWiring, SCHEMA_VERSION, Source, StackEntry, template_sha256},
+    AppProperties, Json,
+    assembly::{Manifest, ParameterWiring, Source, StackEntry, template_sha256},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -161,25 +161,11 @@ fn app(sketch: &Sketch) -> App {
         });
         templates.insert(id.clone(), template);
     }
-    let manifest = Manifest {
-        schema_version: SCHEMA_VERSION,
-        environment: "test".to_owned(),
+    let properties = AppProperties {
         provider: "local".to_owned(),
-        account: "000000000000".to_owned(),
-        region: "eu-west-1".to_owned(),
-        prefix: "fg-test".to_owned(),
-        digest: String::new(),
-        stacks,
-        assets: Vec::new(),
-        artifact_bucket: None,
-        workloads: Vec::new(),
-        helm_releases: Vec::new(),
-        cluster_manifests: Vec::new(),
-        cluster: None,
-        systems: BTreeMap::new(),
-        flows: BTreeMap::new(),
-        loads: BTreeMap::new(),
+        ..AppProperties::new("test", "000000000000", "eu-west-1", "fg-test")
     };
+    let manifest = Manifest { stacks, ..properties.empty_manifest() };
     App { manifest, templates, by_wave: false }
 }
 
