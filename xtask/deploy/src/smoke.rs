@@ -301,9 +301,21 @@ impl Smoke<'_> {
     }
 
     async fn alarms(&self, names: &[String], own_topics: &BTreeSet<String>) -> Result<Vec<Alarm>> {
-        use aws_sdk_cloudwatch::{primitives::DateTime, types::AlarmType};
+        use aws_sdk_cloudwatch::{
+            primitives::DateTime,
+            types::{AlarmType, StateValue},
+        };
         let mut found = Vec::new();
-        let seconds = |time: Option<&DateTime>| time.map_or(0, DateTime::secs);
+        // Of metrics and of other alarms: two types of the SDK, with the same in them.
+        let seen = |name: Option<&str>,
+                    state: Option<&StateValue>,
+                    reason: Option<&str>,
+                    since: Option<&DateTime>| Alarm {
+            name: name.unwrap_or_default().to_owned(),
+            state: state.map(|state| state.as_str().to_owned()).unwrap_or_default(),
+            reason: reason.unwrap_or_default().to_owned(),
+            since: since.map_or(0, DateTime::secs),
+        };
         for names in names.chunks(ALARM_NAMES_MAX) {
             let answer = self
                 .alarms
@@ -317,26 +329,14 @@ impl Smoke<'_> {
                 .map_err(|error| told(error, "the alarms cannot be looked at"))?;
             for alarm in answer.metric_alarms() {
                 if calls_somebody(alarm.alarm_actions(), own_topics) {
-                    found.push(Alarm {
-                        name: alarm.alarm_name().unwrap_or_default().to_owned(),
-                        state: alarm.state_value().map(|state| state.as_str().to_owned()).unwrap_or_default(),
-                        reason: alarm.state_reason().unwrap_or_default().to_owned(),
-                        since: seconds(
-                            alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp()),
-                        ),
-                    });
+                    let since = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
+                    found.push(seen(alarm.alarm_name(), alarm.state_value(), alarm.state_reason(), since));
                 }
             }
             for alarm in answer.composite_alarms() {
                 if calls_somebody(alarm.alarm_actions(), own_topics) {
-                    found.push(Alarm {
-                        name: alarm.alarm_name().unwrap_or_default().to_owned(),
-                        state: alarm.state_value().map(|state| state.as_str().to_owned()).unwrap_or_default(),
-                        reason: alarm.state_reason().unwrap_or_default().to_owned(),
-                        since: seconds(
-                            alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp()),
-                        ),
-                    });
+                    let since = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
+                    found.push(seen(alarm.alarm_name(), alarm.state_value(), alarm.state_reason(), since));
                 }
             }
         }
