@@ -18,7 +18,7 @@ fn outputs(house: &House) -> Json {
 /// The keys in the bucket below a prefix, as S3 lists them.
 fn keys(house: &House, prefix: &str) -> Vec<String> {
     let bucket = outputs(house)["delivery"]["ArtifactBucket"].as_str().unwrap().to_owned();
-    let url = format!("{}/{bucket}?list-type=2&prefix={prefix}", house.endpoint_url().unwrap());
+    let url = format!("{}/{bucket}?list-type=2&prefix={prefix}", house.environment.endpoint_url().unwrap());
     let listed = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
     listed.split("<Key>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect()
 }
@@ -26,7 +26,7 @@ fn keys(house: &House, prefix: &str) -> Vec<String> {
 #[test]
 fn functions_are_packed_and_uploaded_once_and_invoked_after_every_deployment() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     with_function(&house);
     compile(&house, "one");
     let first = house.succeeds(&["deploy"]);
@@ -38,7 +38,7 @@ fn functions_are_packed_and_uploaded_once_and_invoked_after_every_deployment() {
     let stored = keys(&house, "assets/");
     assert_eq!(stored.len(), 1, "{stored:?}");
     let bucket = outputs(&house)["delivery"]["ArtifactBucket"].as_str().unwrap().to_owned();
-    let url = format!("{}/{bucket}/{}", house.endpoint_url().unwrap(), stored[0]);
+    let url = format!("{}/{bucket}/{}", house.environment.endpoint_url().unwrap(), stored[0]);
     let bytes = ureq::get(&url).call().unwrap().body_mut().read_to_vec().unwrap();
     assert_eq!(stored[0], format!("assets/{}.zip", cfn::assembly::sha256_hex(&bytes)));
 
@@ -73,7 +73,7 @@ fn functions_are_packed_and_uploaded_once_and_invoked_after_every_deployment() {
 #[test]
 fn a_large_template_goes_through_the_bucket() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     with_function(&house);
     compile(&house, "one");
     house.edit("after.template.json", |template| {
@@ -91,7 +91,7 @@ fn a_large_template_goes_through_the_bucket() {
 #[test]
 fn a_large_template_without_a_bucket_says_what_to_do() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     house.edit("network.template.json", |template| {
         template["Metadata"] = json!({ "Filling": "x".repeat(60_000) });
     });
@@ -103,7 +103,7 @@ fn a_large_template_without_a_bucket_says_what_to_do() {
 #[test]
 fn what_no_stack_and_no_release_names_is_collected() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     with_function(&house);
     for answer in ["one", "two", "three"] {
         compile(&house, answer);
@@ -119,7 +119,7 @@ fn what_no_stack_and_no_release_names_is_collected() {
     assert_eq!(others.len(), 2, "{stored:?}, {deployed} deployed");
     // A release keeps what it names.
     let bucket = outputs["delivery"]["ArtifactBucket"].as_str().unwrap();
-    let url = format!("{}/{bucket}/releases/one.json", house.endpoint_url().unwrap());
+    let url = format!("{}/{bucket}/releases/one.json", house.environment.endpoint_url().unwrap());
     ureq::put(&url).send(json!({ "assets": [others[0]] }).to_string()).unwrap();
 
     let young = house.succeeds(&["gc", "--older-than", "1h"]);

@@ -9,14 +9,13 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
-    process::Stdio,
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use aws_config::{BehaviorVersion, Region};
 use cfn::{
-    Assembly, Json,
-    assembly::{Manifest, ParameterWiring, SCHEMA_VERSION, Source, StackEntry, template_sha256},
+    AppProperties, Assembly, Json,
+    assembly::{Manifest, ParameterWiring, Source, StackEntry, template_sha256},
 };
 use deploy_engine::{
     cloudformation::CloudFormation,
@@ -29,13 +28,7 @@ use support::{House, read_until, told, workspace};
 
 /// CloudFormation as the engine sees it.
 async fn cloud(house: &House) -> Stacks {
-    let credentials = aws_sdk_cloudformation::config::Credentials::new("test", "test", None, None, "test");
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
-        .credentials_provider(credentials)
-        .endpoint_url(house.endpoint_url().unwrap())
-        .load()
-        .await;
+    let config = local_testing::config(&house.environment.endpoint_url().unwrap()).await;
     Stacks::new(aws_sdk_cloudformation::Client::new(&config), Duration::from_millis(50))
 }
 
@@ -71,25 +64,14 @@ fn small(version: u32) -> Assembly {
         (entry, template)
     };
     let all = [stack("one", None), stack("two", Some("one")), stack("three", Some("two"))];
+    let properties = AppProperties {
+        provider: "local".to_owned(),
+        ..AppProperties::new("local", "000000000000", "eu-west-1", "small")
+    };
     Assembly {
         manifest: Manifest {
-            schema_version: SCHEMA_VERSION,
-            environment: "local".to_owned(),
-            provider: "local".to_owned(),
-            account: "000000000000".to_owned(),
-            region: "eu-west-1".to_owned(),
-            prefix: "small".to_owned(),
-            digest: String::new(),
             stacks: all.iter().map(|(entry, _)| entry.clone()).collect(),
-            assets: Vec::new(),
-            artifact_bucket: None,
-            workloads: Vec::new(),
-            helm_releases: Vec::new(),
-            cluster_manifests: Vec::new(),
-            cluster: None,
-            systems: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            loads: BTreeMap::new(),
+            ..properties.empty_manifest()
         },
         templates: all.into_iter().map(|(entry, template)| (entry.id, template)).collect(),
         files: BTreeMap::new(),
@@ -105,14 +87,14 @@ async fn values(stacks: &Stacks) -> Vec<String> {
     there.into_iter().map(|one| one.outputs["Value"].clone()).collect()
 }
 
+/// Begins to deploy.
+fn deploying(house: &House) -> Child {
+    house.engine(&["deploy", "--stacks-only"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
 /// Begins to deploy and kills that after so many lines; whether it had not ended before.
 fn killed_after(house: &House, lines: usize) -> bool {
-    let mut child = house
-        .engine(&["deploy", "--stacks-only"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = deploying(house);
     let read = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
     let is_killed = read == lines;
     if is_killed {
@@ -125,7 +107,7 @@ fn killed_after(house: &House, lines: usize) -> bool {
 #[tokio::test]
 async fn a_deployment_killed_at_any_line_is_gone_on_with() {
     let house = House::of(&small(1));
-    house.local(&["up"]);
+    house.environment.up();
     let stacks = cloud(&house).await;
     let reporter = Reporter::new(Format::Json);
     let operations = Operations { cloud: &stacks, reporter: &reporter };
@@ -162,16 +144,11 @@ async fn a_deployment_killed_at_any_line_is_gone_on_with() {
 #[tokio::test]
 async fn the_emulator_killed_in_the_middle_is_gone_on_with() {
     let house = House::of(&small(1));
-    house.local(&["up"]);
-    let mut child = house
-        .engine(&["deploy", "--stacks-only"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    house.environment.up();
+    let mut child = deploying(&house);
     // The first stack is there, the second is begun.
     read_until(&mut child, "small-two");
-    house.kill_part("aws");
+    house.environment.kill("aws");
     // It may have found its way on by itself, once the supervisor has brought the emulator back.
     child.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -190,19 +167,14 @@ async fn the_emulator_killed_in_the_middle_is_gone_on_with() {
 #[test]
 fn two_deployments_at_once_are_one() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     // Another checkout: its own files, the same environment.
-    let other = house.directory.path().join("other");
+    let other = house.directory().join("other");
     let rendered = platform::render(&platform::Environment::load(&workspace(), "local").unwrap()).unwrap();
     rendered.write(&other).unwrap();
     let second = |arguments: &[&str]| told(house.engine_of(&other, arguments).output().unwrap());
 
-    let mut first = house
-        .engine(&["deploy", "--stacks-only"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut first = deploying(&house);
     read_until(&mut first, "creating");
     let (success, text) = second(&["deploy", "--stacks-only"]);
     assert!(!success, "{text}");
@@ -226,7 +198,7 @@ fn two_deployments_at_once_are_one() {
 #[test]
 fn a_failure_in_a_wave_lets_the_others_finish_and_begins_nothing() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     house.edit("kafka.template.json", |template| {
         let resources = template["Resources"].as_object_mut().unwrap();
         let (id, topic) =

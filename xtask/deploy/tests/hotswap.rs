@@ -22,7 +22,7 @@ fn keys(house: &House) -> Json {
 #[test]
 fn functions_run_their_new_code_and_what_is_no_code_is_named() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     with_function(&house);
     house.edit("manifest.json", |manifest| {
         manifest["stacks"][1].as_object_mut().unwrap().remove("invocations");
@@ -125,10 +125,10 @@ fn a_workload_whose_program_changed_is_replaced_and_the_others_go_on() {
                 .unwrap();
         }
     }
-    house.local(&["up"]);
+    house.environment.up();
     house.succeeds(&["deploy"]);
     let processes = |name: &str| -> Vec<u64> {
-        let status = house.local(&["status"]);
+        let status = house.environment.ask(&["status"]);
         let workloads = status["workloads"].as_array().unwrap();
         let workload = workloads.iter().find(|workload| workload["name"] == name).unwrap();
         workload["pids"].as_array().unwrap().iter().filter_map(Json::as_u64).collect()

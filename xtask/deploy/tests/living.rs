@@ -5,8 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
-    process,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -33,57 +31,17 @@ use deploy_engine::{
     report::{Format, Reporter},
     stacks::Stacks,
 };
+use local_testing::Environment;
 use serde_json::json;
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// A local environment of this test's own.
-struct Local {
-    directory: tempfile::TempDir,
-    endpoint: String,
-}
-
-impl Local {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut local = Self { directory, endpoint: String::new() };
-        let state: Json = serde_json::from_slice(&local.run(&["up"])).unwrap();
-        local.endpoint = state["aws"]["endpoint_url"].as_str().unwrap().to_owned();
-        local
-    }
-
-    fn run(&self, arguments: &[&str]) -> Vec<u8> {
-        let program = Path::new(env!("CARGO_BIN_EXE_deploy-engine")).with_file_name("local-environment");
-        assert!(program.is_file(), "run these by `cargo xtask test`, or `cargo build --workspace` first");
-        let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/local"), PathBuf::from);
-        let output = process::Command::new(program)
-            .arg("--root")
-            .arg(self.directory.path().join("local"))
-            .arg("--parts")
-            .arg(parts)
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        output.stdout
-    }
-
-    /// Calls a service by its query interface, as somebody would who goes behind CloudFormation's back.
-    fn call(&self, service: &str, form: &[(&str, &str)]) -> String {
-        let header = format!("AWS4-HMAC-SHA256 Credential=test/20260101/eu-west-1/{service}/aws4_request");
-        let mut answer = ureq::post(&self.endpoint)
-            .header("authorization", header)
-            .send_form(form.iter().copied())
-            .unwrap();
-        answer.body_mut().read_to_string().unwrap()
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        self.run(&["down"]);
-    }
+/// Calls a service by its query interface, as somebody would who goes behind CloudFormation's back.
+fn call(endpoint: &str, service: &str, form: &[(&str, &str)]) -> String {
+    let header = format!("AWS4-HMAC-SHA256 Credential=test/20260101/eu-west-1/{service}/aws4_request");
+    let mut answer =
+        ureq::post(endpoint).header("authorization", header).send_form(form.iter().copied()).unwrap();
+    answer.body_mut().read_to_string().unwrap()
 }
 
 fn client(endpoint: &str) -> Client {
@@ -127,8 +85,10 @@ async fn deploy(operations: &Operations<'_, Stacks>, entry: &StackEntry, templat
 
 #[tokio::test]
 async fn drift_is_seen_and_resources_come_and_go_alive() {
-    let local = tokio::task::spawn_blocking(Local::new).await.unwrap();
-    let client = client(&local.endpoint);
+    let environment = Environment::new();
+    environment.up();
+    let endpoint = environment.endpoint_url().unwrap();
+    let client = client(&endpoint);
     let stacks = Stacks::new(client.clone(), POLL);
     let reporter = Reporter::new(Format::Json);
     let operations = &Operations { cloud: &stacks, reporter: &reporter };
@@ -139,9 +99,10 @@ async fn drift_is_seen_and_resources_come_and_go_alive() {
     assert_eq!(detect().await.unwrap(), [], "nothing has drifted yet");
 
     // Somebody changes a queue by hand.
-    let url = local.call("sqs", &[("Action", "GetQueueUrl"), ("QueueName", "orders")]);
+    let url = call(&endpoint, "sqs", &[("Action", "GetQueueUrl"), ("QueueName", "orders")]);
     let url = url.split("<QueueUrl>").nth(1).unwrap().split('<').next().unwrap().to_owned();
-    local.call(
+    call(
+        &endpoint,
         "sqs",
         &[
             ("Action", "SetQueueAttributes"),
@@ -161,7 +122,7 @@ async fn drift_is_seen_and_resources_come_and_go_alive() {
     orphan::run(operations, (&queues, None), &without, "Orders").await.unwrap();
     assert!(stacks.template("queues").await.unwrap()["Resources"].get("Orders").is_none());
     assert!(
-        local.call("sqs", &[("Action", "GetQueueUrl"), ("QueueName", "orders")]).contains(&url),
+        call(&endpoint, "sqs", &[("Action", "GetQueueUrl"), ("QueueName", "orders")]).contains(&url),
         "it is alive"
     );
     let again = orphan::run(operations, (&queues, None), &without, "Orders").await.unwrap_err();
@@ -181,7 +142,6 @@ async fn drift_is_seen_and_resources_come_and_go_alive() {
     let refused = import::run(&client, operations, (&queues, None), &template, &none, &claims);
     let error = refused.await.unwrap_err();
     assert!(error.to_string().contains("no resource `Missing`"), "{error:#}");
-    tokio::task::spawn_blocking(move || drop(local)).await.unwrap();
 }
 
 /// Answers of CloudFormation's query interface, by action, in order; and what was asked.

@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    collections::BTreeMap,
     io::Read,
     process::Stdio,
     time::{Duration, Instant},
@@ -23,7 +24,7 @@ fn an_environment_is_deployed_changed_and_taken_down() {
     let house = House::new();
     let refused = house.run(&["deploy"]);
     assert!(!refused.0, "nothing runs yet");
-    house.local(&["up"]);
+    house.environment.up();
 
     let first = house.succeeds(&["deploy"]);
     assert!(first.contains("messages/s flow through trade-tx (24 partitions)"), "{first}");
@@ -60,7 +61,7 @@ fn an_environment_is_deployed_changed_and_taken_down() {
     assert!(changed.contains("recorded as #2 of local"), "{changed}");
 
     // The emulator is killed: the supervisor brings it back with what it knew.
-    house.kill_part("aws");
+    house.environment.kill("aws");
     let deadline = Instant::now() + Duration::from_secs(30);
     while !house.run(&["outputs"]).0 {
         assert!(Instant::now() < deadline, "the emulator does not come back");
@@ -69,14 +70,14 @@ fn an_environment_is_deployed_changed_and_taken_down() {
     assert!(after.contains("all stacks are as they should be"), "{after}");
 
     house.succeeds(&["teardown"]);
-    assert_eq!(house.processes(), Vec::<String>::new());
+    assert_eq!(house.environment.processes(), BTreeMap::new());
     house.succeeds(&["teardown"]);
 }
 
 #[test]
 fn a_failure_names_its_construct_and_the_next_deployment_goes_on() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     // A name that the broker refuses.
     let spoil = |template: &mut Json| {
         let resources = template["Resources"].as_object_mut().unwrap();
@@ -122,7 +123,7 @@ fn a_failure_names_its_construct_and_the_next_deployment_goes_on() {
 #[test]
 fn an_interrupted_deployment_says_what_it_leaves_and_can_be_run_again() {
     let house = House::new();
-    house.local(&["up"]);
+    house.environment.up();
     let mut child = house.engine(&["deploy"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let seen = read_until(&mut child, "creating");
     // Another one meanwhile is refused.
@@ -146,5 +147,5 @@ fn an_interrupted_deployment_says_what_it_leaves_and_can_be_run_again() {
         child.wait().unwrap();
     }
     house.succeeds(&["teardown"]);
-    assert_eq!(house.processes(), Vec::<String>::new());
+    assert_eq!(house.environment.processes(), BTreeMap::new());
 }

@@ -13,11 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_sdk_cloudwatch::{
-    Client,
-    config::{BehaviorVersion, Credentials, Region},
-    types::StateValue,
-};
+use aws_config::SdkConfig;
+use aws_sdk_cloudwatch::types::StateValue;
 use cfn::Json;
 use platform::System;
 use serde_json::json;
@@ -37,18 +34,18 @@ impl Street {
         };
         for house in [&street.first, &street.second] {
             calm(house);
-            house.local(&["up"]);
+            house.environment.up();
         }
         street
     }
 
     fn releases(&self) -> PathBuf {
-        self.first.directory.path().join("releases")
+        self.first.directory().join("releases")
     }
 
     /// Makes a release of what the two are rendered to now; gives its digest and archive.
     fn release(&self, revision: &str) -> (String, PathBuf) {
-        let answer = self.first.directory.path().join("answer.json");
+        let answer = self.first.directory().join("answer.json");
         let of = |house: &House| format!("{}={}", house.assembly().display(), binaries().display());
         let (ok, text) = told(
             self.first
@@ -80,7 +77,7 @@ impl Street {
     }
 
     fn unpack_to(&self, place: &Path, archive: &Path, house: &House) -> (bool, String) {
-        let answer = house.directory.path().join("answer.json");
+        let answer = house.directory().join("answer.json");
         let output = house
             .engine(&["unpack", "--environment", &house.name, "--release"])
             .arg(archive)
@@ -109,7 +106,7 @@ impl Street {
 
     fn gate(&self, house: &House, more: &[&str]) -> (bool, String) {
         let mut command = house.engine(&["releases", "gate", "--into"]);
-        command.arg(self.releases()).arg("--answer").arg(house.directory.path().join("answer.json"));
+        command.arg(self.releases()).arg("--answer").arg(house.directory().join("answer.json"));
         told(command.args(more).output().unwrap())
     }
 }
@@ -134,20 +131,14 @@ fn running(house: &House) -> Json {
     history(house)[0]["assets"].clone()
 }
 
-fn cloudwatch(house: &House) -> Client {
-    let config = aws_sdk_cloudwatch::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(house.endpoint_url().unwrap())
-        .build();
-    Client::from_conf(config)
+async fn client_config(house: &House) -> SdkConfig {
+    local_testing::config(&house.environment.endpoint_url().unwrap()).await
 }
 
 /// An alarm that somebody hears of goes off, and is over once it is judged by its metric again.
 #[tokio::main(flavor = "current_thread")]
 async fn ring(house: &House) -> String {
-    let client = cloudwatch(house);
+    let client = aws_sdk_cloudwatch::Client::new(&client_config(house).await);
     let alarms = client.describe_alarms().send().await.unwrap();
     let name = alarms.metric_alarms()[0].alarm_name().unwrap().to_owned();
     let set =
@@ -177,7 +168,7 @@ fn the_same_bytes_go_from_one_environment_to_the_next_and_back() {
     let mut wrong = bytes.clone();
     let place = wrong.len() / 2;
     wrong[place] ^= 1;
-    let tampered = first.directory.path().join("tampered.tar");
+    let tampered = first.directory().join("tampered.tar");
     fs::write(&tampered, wrong).unwrap();
     let (ok, text) = street.unpack(&tampered, first);
     assert!(!ok && text.contains("is not what the release says"), "{text}");
@@ -273,7 +264,7 @@ fn the_same_bytes_go_from_one_environment_to_the_next_and_back() {
     let (ok, text) = street.deploy(second, &two, &[]);
     assert!(ok && text.contains("recorded as #2 of second"), "{text}");
     fs::remove_dir_all(street.releases()).unwrap();
-    let answer = second.directory.path().join("answer.json");
+    let answer = second.directory().join("answer.json");
     let (ok, text) = told(
         second
             .engine(&["releases", "fetch", "previous", "--into"])
@@ -301,7 +292,7 @@ fn a_deployment_of_a_release_is_killed_and_run_again_and_its_bundle_may_be_lost(
     let house = House::named("first", &[System::Trades]);
     let street = Street { second: House::named("second", &[System::Trades]), first: house };
     let Street { first, .. } = &street;
-    first.local(&["up"]);
+    first.environment.up();
     let (digest, archive) = street.release("1111111");
     street.unpack(&archive, first);
 
@@ -342,12 +333,7 @@ fn a_deployment_of_a_release_is_killed_and_run_again_and_its_bundle_may_be_lost(
 
 #[tokio::main(flavor = "current_thread")]
 async fn forget(house: &House, bucket: &str, key: &str) {
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
-        .region(aws_sdk_s3::config::Region::new("eu-west-1"))
-        .credentials_provider(aws_sdk_s3::config::Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(house.endpoint_url().unwrap())
-        .force_path_style(true)
-        .build();
+    let config =
+        aws_sdk_s3::config::Builder::from(&client_config(house).await).force_path_style(true).build();
     aws_sdk_s3::Client::from_conf(config).delete_object().bucket(bucket).key(key).send().await.unwrap();
 }

@@ -75,7 +75,8 @@ pub(crate) fn with_function(house: &House) {
 pub(crate) fn answer(house: &House) -> String {
     let outputs: Json = serde_json::from_str(&house.succeeds(&["outputs", "--json"])).unwrap();
     let name = outputs["functions"]["FunctionInvocation"].as_str().unwrap();
-    let url = format!("{}/2015-03-31/functions/{name}/invocations", house.endpoint_url().unwrap());
+    let url =
+        format!("{}/2015-03-31/functions/{name}/invocations", house.environment.endpoint_url().unwrap());
     // The emulator takes the region from the scope of the signature, which it does not verify.
     let scope = "AWS4-HMAC-SHA256 Credential=test/20260101/eu-west-1/lambda/aws4_request, SignedHeaders=host, Signature=0";
     let asked = ureq::post(&url).header("Authorization", scope).send("{}");

@@ -8,18 +8,13 @@ pub(crate) mod answer;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Output},
 };
 
 use cfn::{Assembly, Json};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use local_testing::{Environment, parts};
 use platform::System;
-use tempfile::TempDir;
 
 const ENGINE: &str = env!("CARGO_BIN_EXE_deploy-engine");
 
@@ -39,9 +34,9 @@ pub(crate) fn binaries() -> PathBuf {
     binaries
 }
 
-/// The environment `local` in a directory of its own, with the parts that the workspace has installed.
+/// The environment `local` in a directory of its own, and what is deployed into it.
 pub(crate) struct House {
-    pub(crate) directory: TempDir,
+    pub(crate) environment: Environment,
     /// The environment's name.
     pub(crate) name: String,
     /// Its systems; those of its file when there are none.
@@ -72,27 +67,16 @@ impl House {
     }
 
     fn empty() -> Self {
-        let house =
-            Self { directory: TempDir::new().unwrap(), name: "local".to_owned(), systems: Vec::new() };
-        fs::create_dir_all(house.root()).unwrap();
-        let parts = std::env::var_os("FLOODGATE_LOCAL_ROOT")
-            .map_or_else(|| workspace().join("target/local"), PathBuf::from)
-            .canonicalize()
-            .unwrap();
-        for part in ["python", "kafka-libraries", "tools"] {
-            if parts.join(part).is_dir() {
-                symlink(parts.join(part), house.root().join(part)).unwrap();
-            }
-        }
-        house
+        Self { environment: Environment::new(), name: "local".to_owned(), systems: Vec::new() }
     }
 
-    pub(crate) fn root(&self) -> PathBuf {
-        self.directory.path().join("local")
+    /// The directory of everything that is the test's own.
+    pub(crate) fn directory(&self) -> &Path {
+        self.environment.directory()
     }
 
     pub(crate) fn assembly(&self) -> PathBuf {
-        self.directory.path().join("assembly")
+        self.directory().join("assembly")
     }
 
     pub(crate) fn render(&self) {
@@ -107,7 +91,7 @@ impl House {
 
     /// Binaries of its own, if that directory is there.
     pub(crate) fn binaries(&self) -> PathBuf {
-        self.directory.path().join("binaries")
+        self.directory().join("binaries")
     }
 
     /// Changes a file of the assembly.
@@ -118,41 +102,25 @@ impl House {
         fs::write(path, json.to_string()).unwrap();
     }
 
-    pub(crate) fn local(&self, arguments: &[&str]) -> Json {
-        let output = Command::new(binaries().join("local-environment"))
-            .arg("--root")
-            .arg(self.root())
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
-    }
-
-    /// Where the AWS APIs are, once they run.
-    pub(crate) fn endpoint_url(&self) -> Option<String> {
-        let state = fs::read_to_string(self.root().join("state.json")).ok()?;
-        let state: Json = serde_json::from_str(&state).ok()?;
-        state.pointer("/aws/endpoint_url").and_then(Json::as_str).map(str::to_owned)
-    }
-
     pub(crate) fn engine(&self, arguments: &[&str]) -> Command {
         self.engine_of(&self.assembly(), arguments)
     }
 
     /// The engine on another rendering of the same environment, as another checkout has one.
     pub(crate) fn engine_of(&self, assembly: &Path, arguments: &[&str]) -> Command {
-        let endpoint = self.endpoint_url();
+        let endpoint = self.environment.endpoint_url();
         let mut command = Command::new(ENGINE);
         command
             .arg("--assembly")
             .arg(assembly)
             .arg("--local-environment")
-            .arg(binaries().join("local-environment"))
+            .arg(self.environment.program())
             .arg("--local-root")
-            .arg(self.root())
+            .arg(self.environment.root())
+            .arg("--local-parts")
+            .arg(parts())
             .arg("--assets")
-            .arg(self.directory.path().join("assets"))
+            .arg(self.directory().join("assets"))
             .args(["--endpoint-url", endpoint.as_deref().unwrap_or("http://127.0.0.1:9")])
             .args(arguments)
             .env_remove("AWS_PROFILE")
@@ -174,34 +142,6 @@ impl House {
         let (success, text) = self.run(arguments);
         assert!(success, "{arguments:?}:\n{text}");
         text
-    }
-
-    /// Processes whose command line names this directory.
-    pub(crate) fn processes(&self) -> Vec<String> {
-        let here = self.directory.path().to_string_lossy().into_owned();
-        fs::read_dir("/proc")
-            .unwrap()
-            .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
-            .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
-            .filter(|line| line.contains(&here))
-            .collect()
-    }
-
-    pub(crate) fn kill_part(&self, name: &str) {
-        let status = self.local(&["status"]);
-        let parts = status["parts"].as_array().unwrap();
-        let pid = parts.iter().find(|part| part["name"] == name).unwrap()["pid"].as_i64().unwrap();
-        kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        let _ = Command::new(binaries().join("local-environment"))
-            .arg("--root")
-            .arg(self.root())
-            .arg("down")
-            .output();
     }
 }
 
