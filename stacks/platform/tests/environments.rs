@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeSet, path::PathBuf};
+mod support;
+
+use std::collections::BTreeSet;
 
 use cfn::{
     Assembly, Json,
@@ -13,23 +15,12 @@ use cfn::{
 use platform::{Environment, render};
 use serde::Deserialize;
 use serde_json::json;
+use support::{assembly, environment, workspace};
 use worker_contract::{
     CacheAuthentication,
     tags::{LoadConfiguration, WorkerConfiguration},
     trades::{ConsumerConfiguration, ProducerConfiguration},
 };
-
-fn workspace() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn environment(name: &str) -> Environment {
-    Environment::load(&workspace(), name).unwrap()
-}
-
-fn assembly(name: &str) -> Assembly {
-    render(&environment(name)).unwrap()
-}
 
 const ALL: [&str; 4] = ["dev", "local", "prod", "staging"];
 

@@ -2,29 +2,25 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use cfn::{
     Assembly, Json,
     assembly::Invocation,
     assertions::{capture, has_resource, resource_count, resources_of_type},
 };
-use platform::{Environment, environment::System, render};
+use platform::{environment::System, render};
 use serde_json::json;
+use support::environment;
 use worker_contract::{
     DatabaseAuthentication, KafkaAuthentication,
     ledger::{MigrateConfiguration, ModeConfiguration, TransformConfiguration, WriterConfiguration},
 };
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
 fn assembly(name: &str) -> Assembly {
-    let mut environment = Environment::load(&root(), name).unwrap();
+    let mut environment = environment(name);
     if !environment.has(System::Ledger) {
         environment.systems.push(System::Ledger);
     }
@@ -181,7 +177,7 @@ fn functions_are_zips_for_arm64_in_the_private_subnets() {
 fn topics_come_by_pollers_of_their_own_and_what_is_given_up_is_kept() {
     let assembly = assembly("prod");
     let template = assembly.template("ledger").unwrap();
-    let sizes = platform::sizes(&Environment::load(&root(), "prod").unwrap()).unwrap();
+    let sizes = platform::sizes(&environment("prod")).unwrap();
     for (id, _) in resources_of_type(template, "AWS::Lambda::EventSourceMapping") {
         let pollers = capture(template, id, "/ProvisionedPollerConfig");
         assert_eq!(

@@ -2,17 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
+mod support;
 
 use cfn::{Assembly, Json};
-use platform::{Environment, environment::ScalingTarget, kubernetes::reading, render};
+use platform::{environment::ScalingTarget, kubernetes::reading, render};
 use serde::Deserialize;
+use support::{assembly, environment};
 
 const ALL: [&str; 4] = ["dev", "local", "prod", "staging"];
-
-fn environment(name: &str) -> Environment {
-    Environment::load(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.."), name).unwrap()
-}
 
 /// Manifests as they are applied: Helm's values are of no kind.
 fn manifests(assembly: &Assembly) -> impl Iterator<Item = (&String, &String)> {
@@ -91,7 +88,7 @@ fn slips(document: &Json, place: &str, found: &mut Vec<(String, Json)>) {
 
 #[test]
 fn a_slip_in_a_manifest_is_refused() {
-    let prod = render(&environment("prod")).unwrap();
+    let prod = assembly("prod");
     let (mut tried, mut taken) = (0, Vec::new());
     for (path, text) in manifests(&prod) {
         for document in documents(text) {

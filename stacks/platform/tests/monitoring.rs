@@ -3,10 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use capacity::scaling::{manifest::ScaledObjectManifest, stepper::Target};
 use cfn::{
@@ -16,18 +15,7 @@ use cfn::{
 use platform::{Environment, environment::ScalingTarget, render, sizes};
 use regex::Regex;
 use serde::Deserialize;
-
-fn workspace() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn environment(name: &str) -> Environment {
-    Environment::load(&workspace(), name).unwrap()
-}
-
-fn assembly(name: &str) -> Assembly {
-    render(&environment(name)).unwrap()
-}
+use support::{assembly, environment, workspace};
 
 const ON_AWS: [&str; 3] = ["dev", "prod", "staging"];
 

@@ -5,28 +5,17 @@
 
 #[path = "support/promtool.rs"]
 mod promtool;
+mod support;
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use cfn::{Assembly, Json};
-use platform::{Environment, render};
 use promtool::{accepted, promtool};
 use serde::Deserialize;
 use serde_json::json;
+use support::assembly;
 
 const ON_AWS: [&str; 3] = ["dev", "prod", "staging"];
-
-fn workspace() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-fn assembly(name: &str) -> Assembly {
-    render(&Environment::load(&workspace(), name).unwrap()).unwrap()
-}
 
 /// The groups of all rules, in the form of a file of Prometheus's own.
 fn groups(assembly: &Assembly) -> Json {
