@@ -3,6 +3,7 @@
 //! The decisions (batching, order, offsets, retries, bisection) are plain functions on plain data in
 //! [`batch`], [`lanes`], [`retry`] and [`processing`]; [`consumer`] carries them out on a Kafka client.
 
+pub mod ages;
 pub mod aws;
 pub mod batch;
 pub mod concurrency;

@@ -233,6 +233,14 @@ pub async fn at_rate<E>(
     Ok(pace(made))
 }
 
+/// Says how far a load is, as a line of JSON; the line of its end is [`program`]'s. Whether somebody reads: what somebody
+/// started who is gone makes no more load.
+pub fn tell(figures: &impl Serialize) -> bool {
+    let Ok(text) = serde_json::to_string(figures) else { return true };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
 /// Runs a program that makes load to its end. Prints what it did as one line of JSON; the exit code is 0 unless it
 /// fails or there is something to complain of.
 pub fn program<R: Serialize, E: Display>(

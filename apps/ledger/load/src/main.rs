@@ -7,7 +7,7 @@
 mod neighbour;
 mod produce;
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Parser;
@@ -64,13 +64,6 @@ fn complaint(told: &serde_json::Value) -> Option<String> {
     let failed =
         told.get("records_failed").and_then(serde_json::Value::as_u64).filter(|failed| *failed > 0)?;
     Some(format!("{failed} records were not taken: is the topic there, and are the brokers up?"))
-}
-
-/// Says how far it is, a JSON line each second; the last line is the sum. Whether somebody reads: who started this and is
-/// gone leaves no traffic behind.
-pub(crate) fn tell(figures: &serde_json::Value) -> bool {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{figures}").and_then(|()| out.flush()).is_ok()
 }
 
 async fn run(arguments: &Arguments) -> Result<serde_json::Value> {

@@ -14,7 +14,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use worker_contract::DatabaseConfiguration;
-use worker_kit::database::{Database, credentials};
+use worker_kit::{
+    database::{Database, credentials},
+    load::tell,
+};
 
 /// How often is told how far it is.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,7 +61,7 @@ pub(crate) async fn burn(
                 None => break,
             },
             _ = told.tick() => {
-                if !crate::tell(&json!({ "queries": queries.load(Ordering::Relaxed) })) {
+                if !tell(&json!({ "queries": queries.load(Ordering::Relaxed) })) {
                     stop.cancel();
                 }
             }

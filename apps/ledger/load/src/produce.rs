@@ -13,7 +13,7 @@ use ledger_events::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker_contract::KafkaConfiguration;
-use worker_kit::load::{Course, LoadProducer, at_rate};
+use worker_kit::load::{Course, LoadProducer, at_rate, tell};
 
 /// How often is told how far it is.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     let unread = stop.child_token();
     let pace = at_rate(course, &unread, make, |pace| {
         let acknowledged = producer.counts().acknowledged;
-        if !crate::tell(&json!({ "events": pace.made, "records_acknowledged": acknowledged })) {
+        if !tell(&json!({ "events": pace.made, "records_acknowledged": acknowledged })) {
             unread.cancel();
         }
     })

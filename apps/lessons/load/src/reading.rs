@@ -9,17 +9,49 @@ use std::{
 use anyhow::{Context, Result};
 use aws_sdk_kinesis::{Client, types::ShardIteratorType};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::DateTime;
 use serde::Serialize;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
+
+use worker_kit::ages::{AgeReport, Ages};
 
 use crate::traffic::{Kind, RunId};
 
 /// Between two reads of a shard: it gives five a second, to all who read.
 const READ_EVERY: Duration = Duration::from_millis(400);
 
-/// How often each event of a run came.
-pub type Arrivals = Arc<Mutex<BTreeMap<u64, u64>>>;
+/// What came of a run's events.
+#[derive(Clone, Debug, Default)]
+pub struct Came {
+    /// How often each event came.
+    pub times: BTreeMap<u64, u64>,
+    /// How old events were when they first came: from when they happened until the stream had what came of them. The first
+    /// time is by the clock of this machine, the second by that of the stream.
+    pub ages: Ages,
+}
+
+impl Came {
+    /// Takes in that a record came of an event, whose times are in milliseconds since the epoch.
+    fn note(&mut self, number: u64, occurred_ms: Option<i64>, arrived_ms: Option<i64>) {
+        let times = self.times.entry(number).or_default();
+        *times += 1;
+        if *times == 1
+            && let (Some(occurred), Some(arrived)) = (occurred_ms, arrived_ms)
+        {
+            self.ages.note(u64::try_from(arrived - occurred).unwrap_or(0));
+        }
+    }
+}
+
+/// What has come so far.
+pub type Arrivals = Arc<Mutex<Came>>;
+
+/// When the event of a record happened, in milliseconds since the epoch, where it says so.
+fn occurred(record: &Json) -> Option<i64> {
+    let at = DateTime::parse_from_rfc3339(record.get("occurred_at")?.as_str()?).ok()?;
+    Some(at.timestamp_millis())
+}
 
 /// The number of the event of a run that a record of the output stream came of.
 #[must_use]
@@ -95,13 +127,12 @@ async fn read(
                 return Err(error).context("the shard gives no records now");
             }
         };
-        let numbers = page
-            .records()
-            .iter()
-            .filter_map(|record| serde_json::from_slice(record.data().as_ref()).ok())
-            .filter_map(|record| number(&record));
-        for number in numbers {
-            *arrivals.lock().unwrap_or_else(PoisonError::into_inner).entry(number).or_default() += 1;
+        for record in page.records() {
+            let Ok(json) = serde_json::from_slice::<Json>(record.data().as_ref()) else { continue };
+            let Some(number) = number(&json) else { continue };
+            let arrived = record.approximate_arrival_timestamp().and_then(|at| at.to_millis().ok());
+            let mut came = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+            came.note(number, occurred(&json), arrived);
         }
         places.iterators.extend(page.next_shard_iterator().map(str::to_owned));
         // A shard that was split or merged is read to its end, then those that came of it. A child of two parents is
@@ -119,7 +150,7 @@ async fn read(
 }
 
 /// What came of the acknowledged events of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
     /// Lessons that were to be enriched.
     pub to_enrich: u64,
@@ -133,6 +164,10 @@ pub struct Outcome {
     pub wrong: u64,
     /// Records that came more than once. No loss: whoever reads them knows the id.
     pub repeated: u64,
+    /// How long it took after the stream had the last event until all had come out; nothing where they never had.
+    pub settled_seconds: Option<f64>,
+    /// How old lessons were when they were out enriched.
+    pub ages: Option<AgeReport>,
 }
 
 impl Outcome {
@@ -190,6 +225,22 @@ mod tests {
         assert_eq!(failed(&with(format!("no event {prefix}23 ")), ID), Some(23));
         assert_eq!(failed(&with(format!("{{\"id\":\"{prefix}4\",\"data\":5}}")), ID), Some(4));
         assert_eq!(failed(&with("something else".to_owned()), ID), None);
+    }
+
+    #[test]
+    fn an_event_is_as_old_as_when_it_first_came() {
+        let record = json!({ "occurred_at": "2026-01-31T12:00:00.500Z" });
+        let happened = occurred(&record).unwrap();
+        let mut came = Came::default();
+        came.note(7, Some(happened), Some(happened + 1500));
+        came.note(7, Some(happened), Some(happened + 9000));
+        came.note(8, None, Some(happened));
+        // By another clock it may have come before it happened.
+        came.note(9, Some(happened), Some(happened - 3));
+        assert_eq!(came.times, BTreeMap::from([(7, 2), (8, 1), (9, 1)]));
+        let told = came.ages.told().unwrap();
+        assert_eq!((told.count, told.p50_seconds, told.p95_seconds), (2, 0.0, 1.5));
+        assert_eq!(occurred(&json!({ "occurred_at": "yesterday" })), None);
     }
 
     #[test]

@@ -17,11 +17,12 @@ use lessons_enricher::{
     stream::KinesisStream,
 };
 use serde::Serialize;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use worker_contract::lessons::LoadConfiguration;
 use worker_kit::{
-    load::{Course, at_rate},
+    load::{Course, at_rate, tell},
     retry::RetryPolicy,
 };
 
@@ -38,7 +39,7 @@ const REQUESTS: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// How often is told how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end waits for what the stream has not taken.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -164,8 +165,8 @@ pub async fn run(
         let stream = KinesisStream::new(client.clone(), &configuration.input_stream);
         senders.spawn(send(shared.clone(), stream, ended.clone()));
     }
-    // A stream that takes nothing for good ends the run.
-    let broken = stop.child_token();
+    // Who started this and is gone ends the run.
+    let unread = stop.child_token();
     let mut traffic = Traffic::new(id, configuration.shape.clone());
     let make = || -> Result<()> {
         if let Some(result) = senders.try_join_next() {
@@ -177,13 +178,11 @@ pub async fn run(
     };
     let period = Duration::from_secs(configuration.period_seconds);
     let course = Course { per_second: configuration.events_per_second, period, tell_every: TELL_EVERY };
-    let pace = at_rate(course, &broken, make, |pace| {
-        tracing::info!(
-            rate = pace.per_second(),
-            target = configuration.events_per_second,
-            acknowledged = shared.acknowledged().len(),
-            "events"
-        );
+    let pace = at_rate(course, &unread, make, |pace| {
+        let acknowledged = shared.acknowledged().len();
+        if !tell(&json!({ "events": pace.made, "records_acknowledged": acknowledged })) {
+            unread.cancel();
+        }
     })
     .await?;
     shared.is_over.store(true, Ordering::Relaxed);
@@ -198,7 +197,7 @@ pub async fn run(
     }
     let acknowledged = std::mem::take(&mut *shared.acknowledged());
     let outcome = match &arrivals {
-        Some(arrivals) if !stop.is_cancelled() => Some(outcome(&acknowledged, arrivals, stop).await),
+        Some(arrivals) if !unread.is_cancelled() => Some(outcome(&acknowledged, arrivals, stop).await),
         _ => None,
     };
     let count = u64::try_from(acknowledged.len()).unwrap_or(u64::MAX);
@@ -223,11 +222,16 @@ async fn outcome(
 ) -> Outcome {
     let begun = Instant::now();
     loop {
-        let [enriched, failed] = arrivals
-            .each_ref()
-            .map(|arrivals| arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let outcome = Outcome::of(acknowledged, &enriched, &failed);
-        if outcome.is_well() || begun.elapsed() >= PATIENCE {
+        let outcome = {
+            let [enriched, failed] =
+                arrivals.each_ref().map(|arrivals| arrivals.lock().unwrap_or_else(PoisonError::into_inner));
+            let ages = enriched.ages.told();
+            Outcome { ages, ..Outcome::of(acknowledged, &enriched.times, &failed.times) }
+        };
+        if outcome.is_well() {
+            return Outcome { settled_seconds: Some(begun.elapsed().as_secs_f64()), ..outcome };
+        }
+        if begun.elapsed() >= PATIENCE {
             return outcome;
         }
         if stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(200))).await.is_none() {

@@ -148,7 +148,7 @@ mod tests {
     const RUN: u64 = 1000;
 
     fn written(run: u64, version: u32) -> Held {
-        Held::Written(Data { run, version })
+        Held::Written(Data { run, version, made_ms: 0 })
     }
 
     fn sent(version: u32, deleted: bool) -> Sent {

@@ -14,6 +14,7 @@ use tag_store::{
 };
 use tag_worker::worker::machine_time_ms;
 use tokio_util::sync::CancellationToken;
+use worker_kit::ages::Ages;
 
 use crate::traffic::{Data, Names};
 
@@ -75,6 +76,8 @@ struct View {
     /// The version that each object has, as far as that can be known: a deletion tells none.
     versions: HashMap<String, u32>,
     seen: Followed,
+    /// How old changes were when they were read.
+    ages: Ages,
 }
 
 impl View {
@@ -84,6 +87,7 @@ impl View {
             snapshot: Snapshot::default(),
             versions: HashMap::new(),
             seen: Followed { channels: 1, ..Followed::default() },
+            ages: Ages::default(),
         };
         view.take(snapshot);
         view
@@ -106,7 +110,8 @@ impl View {
         self.take(snapshot);
     }
 
-    fn follow(&mut self, deltas: &[Delta]) {
+    /// Takes in what was read at `now_ms`.
+    fn follow(&mut self, deltas: &[Delta], now_ms: u64) {
         for delta in deltas {
             self.seen.deltas += 1;
             let known = self.versions.get(&delta.name).copied();
@@ -124,6 +129,7 @@ impl View {
                         None => {}
                     }
                     self.versions.insert(delta.name.clone(), data.version);
+                    self.ages.note(now_ms.saturating_sub(data.made_ms));
                 }
                 // What another run has written.
                 Some(_) => {
@@ -148,7 +154,12 @@ impl View {
 }
 
 /// Follows a channel until `ended`, and then until it has read all that there is.
-async fn follow_one(reader: Reader, channel: Channel, run: u64, ended: CancellationToken) -> Followed {
+async fn follow_one(
+    reader: Reader,
+    channel: Channel,
+    run: u64,
+    ended: CancellationToken,
+) -> (Followed, Ages) {
     let mut view = View::new(run, Snapshot::default());
     let mut quiet_until = None;
     loop {
@@ -159,7 +170,7 @@ async fn follow_one(reader: Reader, channel: Channel, run: u64, ended: Cancellat
             None
         };
         match look(&reader, &channel, &mut view, is_last).await {
-            Ok(true) => return view.seen,
+            Ok(true) => return (view.seen, view.ages),
             Ok(false) => {}
             Err(error) => {
                 view.seen.unanswered += 1;
@@ -168,7 +179,7 @@ async fn follow_one(reader: Reader, channel: Channel, run: u64, ended: Cancellat
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             view.seen.diverged += 1;
-            return view.seen;
+            return (view.seen, view.ages);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -184,7 +195,7 @@ async fn look(
     loop {
         match reader.after(channel, view.snapshot.sequence).await? {
             Following::Deltas(deltas) if deltas.is_empty() => break,
-            Following::Deltas(deltas) => view.follow(&deltas),
+            Following::Deltas(deltas) => view.follow(&deltas, machine_time_ms()),
             Following::Gap => view.gap(reader.snapshot(channel, machine_time_ms()).await?),
         }
     }
@@ -195,12 +206,15 @@ async fn look(
     Ok(view.compare(reader.snapshot(channel, now_ms).await?, now_ms))
 }
 
-/// Follows some of a run's channels until `ended`.
-pub async fn follow(reader: &Reader, names: Names, ended: &CancellationToken) -> Followed {
+/// Follows some of a run's channels until `ended`; with how old changes were when they were read.
+pub async fn follow(reader: &Reader, names: Names, ended: &CancellationToken) -> (Followed, Ages) {
     let count = names.channels.clamp(1, CHANNELS_MAX);
     let channels = (0..count).map(|number| names.channel(number * (names.channels / count)));
     let following = channels.map(|channel| follow_one(reader.clone(), channel, names.run(), ended.clone()));
-    futures::future::join_all(following).await.into_iter().fold(Followed::default(), Followed::and)
+    let all = futures::future::join_all(following).await.into_iter();
+    all.fold((Followed::default(), Ages::default()), |(seen, ages), (more, others)| {
+        (seen.and(more), ages.and(&others))
+    })
 }
 
 #[cfg(test)]
@@ -213,15 +227,24 @@ mod tests {
         Delta {
             sequence,
             name: name.to_owned(),
-            data: version.map(|version| format!("{RUN}:{version}:x")),
+            data: version.map(|version| format!("{RUN}:{version}:{}:x", 10 * sequence)),
             expires_at_ms: 100,
         }
     }
 
     fn seen(deltas: &[Delta]) -> Followed {
         let mut view = View::new(RUN, Snapshot::default());
-        view.follow(deltas);
+        view.follow(deltas, 100);
         view.seen
+    }
+
+    #[test]
+    fn changes_are_as_old_as_when_they_are_read() {
+        let mut view = View::new(RUN, Snapshot::default());
+        view.follow(&[delta(1, "a", Some(1)), delta(2, "b", None), delta(3, "b", Some(4))], 50);
+        let told = view.ages.told().unwrap();
+        // Made at 10 and 30; a deletion does not say when it was made.
+        assert_eq!((told.count, told.p50_seconds, told.p95_seconds), (2, 0.02, 0.04));
     }
 
     #[test]
@@ -248,17 +271,17 @@ mod tests {
         later.apply(&delta(8, "a", Some(4)));
         view.gap(later.clone());
         assert_eq!(view.seen.gaps, 0, "the channel has begun");
-        view.follow(&[delta(9, "a", Some(5))]);
+        view.follow(&[delta(9, "a", Some(5))], 100);
         later.apply(&delta(12, "a", Some(9)));
         view.gap(later);
-        view.follow(&[delta(13, "a", Some(10))]);
+        view.follow(&[delta(13, "a", Some(10))], 200);
         assert_eq!((view.seen.gaps, view.seen.missing, view.seen.deltas), (1, 0, 2));
     }
 
     #[test]
     fn a_view_is_compared_at_its_own_moment_and_without_what_has_ended() {
         let mut view = View::new(RUN, Snapshot::default());
-        view.follow(&[delta(1, "a", Some(1)), delta(2, "b", Some(1))]);
+        view.follow(&[delta(1, "a", Some(1)), delta(2, "b", Some(1))], 20);
         let mut held = view.snapshot.clone();
         assert!(view.compare(held.clone(), 50) && view.seen.is_well());
         held.objects.remove("a");

@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+use serde_json::json;
 use tag_store::reader::Reader;
-use tag_worker::cache;
+use tag_worker::{cache, worker::machine_time_ms};
 use tokio_util::sync::CancellationToken;
 use worker_contract::tags::LoadConfiguration;
-use worker_kit::load::{Course, LoadProducer, at_rate};
+use worker_kit::load::{Course, LoadProducer, at_rate, tell};
 
 use crate::{
     expectations::Acknowledged,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// How often is told how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the end waits for acknowledgements; the manifest's grace period is longer.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,7 +109,7 @@ pub async fn run(configuration: &LoadConfiguration, id: RunId, stop: &Cancellati
         LoadProducer::new(&configuration.kafka, "tag-load", move |(object, sent)| heard.note(*object, *sent))
             .context("the Kafka client refuses its settings")?;
     let make = || -> Result<()> {
-        let change = traffic.change()?;
+        let change = traffic.change(machine_time_ms())?;
         producer
             .send(
                 &configuration.topic,
@@ -119,23 +120,24 @@ pub async fn run(configuration: &LoadConfiguration, id: RunId, stop: &Cancellati
             .context("the Kafka client refuses an update")
     };
     let course = Course { per_second: configuration.updates_per_second, period, tell_every: TELL_EVERY };
-    let pace = at_rate(course, stop, make, |pace| {
-        tracing::info!(
-            rate = pace.per_second(),
-            target = configuration.updates_per_second,
-            acknowledged = producer.counts().acknowledged,
-            "updates"
-        );
+    // Who started this and is gone ends the run.
+    let unread = stop.child_token();
+    let pace = at_rate(course, &unread, make, |pace| {
+        let acknowledged = producer.counts().acknowledged;
+        if !tell(&json!({ "updates": pace.made, "records_acknowledged": acknowledged })) {
+            unread.cancel();
+        }
     })
     .await?;
     let counts = producer.finish(FLUSH_TIMEOUT).await;
     let verification = match reading {
-        Some((reader, following)) if !stop.is_cancelled() => {
+        Some((reader, following)) if !unread.is_cancelled() => {
             let written = Written { names, sent: traffic.sent(), acknowledged: &acknowledged };
             let (tally, channels_unread, settled_seconds) = settle(&reader, written, PATIENCE, stop).await;
             ended.cancel();
-            let following = following.await.context("the reader of deltas has failed")?;
-            Some(Verification { tally, channels_unread, settled_seconds, following })
+            let (following, ages) = following.await.context("the reader of deltas has failed")?;
+            let ages = ages.told();
+            Some(Verification { tally, channels_unread, settled_seconds, following, ages })
         }
         _ => None,
     };

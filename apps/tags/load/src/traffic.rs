@@ -1,4 +1,4 @@
-//! The updates of a run. Repeatable: the same seed, run and shape make the same updates.
+//! The updates of a run. Repeatable: the same seed, run, shape and times make the same updates.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tag_store::Channel;
@@ -77,13 +77,13 @@ impl Traffic {
         }
     }
 
-    /// The next update: of any object, as likely of one as of another. Where chance says so and the object is there,
-    /// it is deleted.
+    /// The next update, made at `now_ms` (since the epoch): of any object, as likely of one as of another. Where chance says
+    /// so and the object is there, it is deleted.
     ///
     /// # Errors
     ///
     /// When it cannot be written as JSON.
-    pub fn change(&mut self) -> serde_json::Result<Change> {
+    pub fn change(&mut self, now_ms: u64) -> serde_json::Result<Change> {
         let object = self.random.random_range(0..self.objects.len().max(1));
         let deletes = self.random.random::<f64>() < self.shape.delete_share;
         let before = self.objects.get(object).copied().unwrap_or_default();
@@ -103,7 +103,7 @@ impl Traffic {
             data: if deleted {
                 String::new()
             } else {
-                Data { run: self.id.run, version: sent.version }.text()
+                Data { run: self.id.run, version: sent.version, made_ms: now_ms }.text()
             },
         };
         let mut payload = serde_json::to_vec(&message)?;
@@ -204,26 +204,29 @@ impl Names {
     }
 }
 
-/// What the data of an object tells of the update that wrote it: `RUN:VERSION:` and padding.
+/// What the data of an object tells of the update that wrote it: `RUN:VERSION:TIME:` and padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Data {
     /// The run.
     pub run: u64,
     /// The number of the object's update in it.
     pub version: u32,
+    /// When it was made, in milliseconds since the epoch.
+    pub made_ms: u64,
 }
 
 impl Data {
     /// Reads it; `None` for what no run has written.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(3, ':');
+        let mut parts = text.splitn(4, ':');
         let (run, version) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        parts.next().map(|_| Self { run, version })
+        let made_ms = parts.next()?.parse().ok()?;
+        parts.next().map(|_| Self { run, version, made_ms })
     }
 
     fn text(self) -> String {
-        format!("{}:{}:", self.run, self.version)
+        format!("{}:{}:{}:", self.run, self.version, self.made_ms)
     }
 }
 
@@ -245,7 +248,7 @@ mod tests {
     fn the_same_seed_makes_the_same_updates_and_another_number_others() {
         let some = |id| {
             let mut traffic = Traffic::new(id, shape(10, 4, 0.2));
-            (0..200).map(|_| traffic.change().unwrap()).collect::<Vec<_>>()
+            (0..200).map(|number| traffic.change(number).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(some(ID), some(ID));
         let other = some(RunId { number: 1, ..ID });
@@ -267,8 +270,8 @@ mod tests {
             let mut traffic = Traffic::new(id, shape(channels, objects, deletes));
             let mut versions: HashMap<(String, String), Sent> = HashMap::new();
             let mut deletions = 0;
-            for _ in 0..200 {
-                let change = traffic.change().unwrap();
+            for number in 0..200 {
+                let change = traffic.change(number).unwrap();
                 let message: Message = serde_json::from_slice(&change.payload).unwrap();
                 let Identifier { app_id, tag, scope, name } = message.identifier;
                 prop_assert_eq!(&change.key, &format!("{app_id}/{tag}/{scope}"));
@@ -280,7 +283,8 @@ mod tests {
                     prop_assert!(before.version > 0 && !before.deleted, "only what is there is deleted");
                 } else {
                     prop_assert_eq!(change.payload.len(), 400);
-                    prop_assert_eq!(Data::parse(&message.data), Some(Data { run: ID.run, version: change.sent.version }));
+                    let told = Data { run: ID.run, version: change.sent.version, made_ms: number };
+                    prop_assert_eq!(Data::parse(&message.data), Some(told));
                 }
             }
             prop_assert_eq!(traffic.deletions(), deletions);
@@ -293,10 +297,11 @@ mod tests {
     #[test]
     fn a_message_is_no_shorter_than_it_must_be() {
         let mut traffic = Traffic::new(ID, LoadShape { message_bytes: 1, ..shape(1, 1, 0.0) });
-        let change = traffic.change().unwrap();
+        let change = traffic.change(0).unwrap();
         assert!((100..250).contains(&change.payload.len()), "{}", change.payload.len());
-        assert_eq!(Data::parse("1:2"), None);
-        assert_eq!(Data::parse("x:2:"), None);
+        assert_eq!(Data::parse("1:2:3"), None);
+        assert_eq!(Data::parse("x:2:3:"), None);
+        assert_eq!(Data::parse("1:2:3:4:5"), Some(Data { run: 1, version: 2, made_ms: 3 }));
     }
 
     #[test]

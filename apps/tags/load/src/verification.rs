@@ -7,6 +7,7 @@ use serde::Serialize;
 use tag_store::reader::Reader;
 use tag_worker::worker::machine_time_ms;
 use tokio_util::sync::CancellationToken;
+use worker_kit::ages::AgeReport;
 
 use crate::{
     expectations::{Acknowledged, Held, Tally, judge},
@@ -35,6 +36,8 @@ pub struct Verification {
     pub settled_seconds: Option<f64>,
     /// What a reader saw meanwhile.
     pub following: Followed,
+    /// How old updates were when that reader, who looks twenty times a second, had them; nothing where there were none.
+    pub ages: Option<AgeReport>,
 }
 
 impl Verification {

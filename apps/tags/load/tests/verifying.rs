@@ -65,6 +65,8 @@ async fn all_that_was_written_is_in_the_cache_and_came_in_order() {
         assert!(verification.settled_seconds.is_some());
         assert_eq!(verification.following.channels, 16);
         assert!(verification.following.deltas > 100, "{verification:?}");
+        let ages = verification.ages.unwrap();
+        assert!(ages.count > 50 && ages.p50_seconds <= ages.p95_seconds, "{ages:?}");
     }
     worker.stop().await;
 }
@@ -84,7 +86,7 @@ async fn write(
 ) {
     let writer = Writer::new(store(valkey).await);
     for offset in 0..count {
-        let change = traffic.change().unwrap();
+        let change = traffic.change(machine_time_ms()).unwrap();
         acknowledged.note(change.object, change.sent);
         if leaves_out(offset) {
             continue;
