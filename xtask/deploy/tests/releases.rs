@@ -218,7 +218,7 @@ fn the_same_bytes_go_from_one_environment_to_the_next_and_back() {
     let from_first = ["--by", "promotion", "--from", "first", "--after"];
     let (ok, text) = street.deploy(second, &one, &[&from_first[..], &["7"]].concat());
     assert!(!ok && text.contains("was deployed meanwhile (#0)"), "{text}");
-    let elsewhere = first.directory.path().join("elsewhere");
+    let elsewhere = first.directory().join("elsewhere");
     let (ok, text) = street.unpack_to(&elsewhere, &archive, second);
     assert!(ok, "{text}");
     let elsewhere = elsewhere.join(&one);
