@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use cfn::assembly::Manifest;
+use cfn::assembly::{LoadEntry, Manifest};
 
 use crate::{
     check,
@@ -359,7 +359,10 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     }
     let packages = cross::packages(&assembly, &arguments.stacks, !arguments.stacks_only);
     let is_local = assembly.manifest.provider == "local";
-    let here: Vec<&str> = packages.iter().filter(|_| is_local).map(String::as_str).collect();
+    let mut here: Vec<&str> = packages.iter().filter(|_| is_local).map(String::as_str).collect();
+    if is_local && arguments.stacks.is_empty() && !arguments.stacks_only && !arguments.hotswap {
+        here.extend(trials(&assembly.manifest).filter(|package| !packages.contains(*package)));
+    }
     let target = Target::with(root, &arguments.env, &here)?;
     let binaries = if is_local { target.binaries.clone() } else { cross::build(root, &assembly, &packages)? };
     let endpoint_url = if arguments.hotswap {
@@ -378,6 +381,12 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
         command.arg("--hotswap");
     }
     hand_over(arguments, &mut command, target.is_local)
+}
+
+/// The programs that try systems once they are deployed.
+fn trials(manifest: &Manifest) -> impl Iterator<Item = &str> {
+    let tries = |load: &&LoadEntry| !load.trial.is_empty();
+    manifest.loads.values().filter(tries).map(|load| load.package.as_str())
 }
 
 /// Deploys an unpacked release, which comes by that hand.

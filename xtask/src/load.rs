@@ -1,7 +1,10 @@
 //! `cargo xtask load`.
 
+mod counted;
 pub(crate) mod ledger;
+mod lessons;
 pub(crate) mod program;
+mod tags;
 mod trades;
 
 use std::{
@@ -21,6 +24,9 @@ use crate::live::{self, Live};
 /// How long a system may take to catch up after the load.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// The systems that there is traffic for.
+const SYSTEMS: [&str; 4] = [trades::SYSTEM, ledger::SYSTEM, lessons::SYSTEM, tags::SYSTEM];
+
 /// How often the figures are looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -28,11 +34,14 @@ const EVERY: Duration = Duration::from_secs(1);
 ///
 /// Traffic into a system for a while: shows how what does its work follows, and waits until nothing is left waiting.
 /// The trades' producer is raised to the rate and put back; other systems have a program that makes their traffic.
+/// Those of lessons and tags count what came out at the far end: the exit code is 1 where something was lost.
 ///
 /// Ctrl-C ends the traffic as well. Local environments only.
 ///
 /// Example: cargo xtask load trades --rate 1000 --for 60s
 /// Example: cargo xtask load ledger --rate 500 --for 60s --noisy-neighbour
+/// Example: cargo xtask load lessons --rate 200 --for 30s -- --malformed 0.01
+/// Example: cargo xtask load tags --rate 500 --for 30s -- --deletes 0.1
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct LoadArgs {
@@ -67,6 +76,14 @@ pub(crate) trait Traffic {
     fn end(&mut self) -> Result<String>;
     /// Whether nothing is left waiting: what is to be said then.
     fn caught_up(&mut self) -> Result<Option<String>>;
+    /// How long it may go on by itself after its time, to count what came of it.
+    fn counts_for(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// How long it took until nothing was left waiting, in seconds, where it has found that out by itself.
+    fn settled_seconds(&self) -> Option<f64> {
+        None
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -107,11 +124,15 @@ pub(crate) fn run(arguments: &LoadArgs, root: &Path) -> Result<ExitCode> {
             let plan = ledger::Plan { rate: *rate, duration: *duration, noisy_neighbour: *noisy_neighbour };
             carry_out(ledger::Events::find(root, env, plan, options)?, *duration)
         }
-        other => bail!(
-            "nothing makes traffic for `{other}`; there is something for: {}, {}",
-            trades::SYSTEM,
-            ledger::SYSTEM
-        ),
+        lessons::SYSTEM | tags::SYSTEM => {
+            let asked = counted::Asked { rate: *rate, duration: *duration, options };
+            if system == lessons::SYSTEM {
+                carry_out(counted::Counted::<lessons::Lessons>::find(root, env, &asked)?, *duration)
+            } else {
+                carry_out(counted::Counted::<tags::Tags>::find(root, env, &asked)?, *duration)
+            }
+        }
+        other => bail!("nothing makes traffic for `{other}`; there is something for: {}", SYSTEMS.join(", ")),
     }
 }
 
@@ -167,6 +188,7 @@ impl live::Scene for Figures {
 fn watch(traffic: &mut impl Traffic, duration: Duration, interrupted: &AtomicBool) -> Result<()> {
     let mut live = Live::new();
     let (begun, mut looked) = (Instant::now(), Instant::now());
+    let duration = duration + traffic.counts_for();
     while begun.elapsed() < duration && !interrupted.load(Ordering::Relaxed) && traffic.goes()? {
         std::thread::sleep(Duration::from_millis(100));
         let at_seconds = begun.elapsed().as_secs_f64();
@@ -183,7 +205,8 @@ fn catch_up(traffic: &mut impl Traffic, interrupted: &AtomicBool) -> Result<Exit
     let begun = Instant::now();
     loop {
         if let Some(words) = traffic.caught_up()? {
-            println!("caught up after {:.1} s: {words}", begun.elapsed().as_secs_f64());
+            let seconds = traffic.settled_seconds().unwrap_or_else(|| begun.elapsed().as_secs_f64());
+            println!("caught up after {seconds:.1} s: {words}");
             return Ok(ExitCode::SUCCESS);
         }
         if interrupted.load(Ordering::Relaxed) {

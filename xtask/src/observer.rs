@@ -1,4 +1,4 @@
-//! A system of functions of the running local environment, looked at once a second.
+//! A system of the running local environment, looked at once a second.
 
 use std::{
     collections::BTreeMap,
@@ -187,6 +187,15 @@ impl Observer {
     ///
     /// When nobody looks any more.
     pub(crate) fn seen(&mut self, wait: Duration) -> Result<Vec<Seen>> {
+        Ok(self.looks(wait)?.iter().filter_map(Seen::read).collect())
+    }
+
+    /// The same, as the deploy engine tells it: a system that is no system of functions with a mode has figures of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Observer::seen`].
+    pub(crate) fn looks(&mut self, wait: Duration) -> Result<Vec<Json>> {
         let mut lines = match self.lines.recv_timeout(wait) {
             Ok(line) => vec![line],
             Err(RecvTimeoutError::Timeout) => Vec::new(),
@@ -195,7 +204,8 @@ impl Observer {
             }
         };
         lines.extend(self.lines.try_iter());
-        Ok(lines.iter().filter_map(Seen::read).collect())
+        lines.retain(|line| line.get("error").is_none());
+        Ok(lines)
     }
 }
 

@@ -79,6 +79,8 @@ enum Command {
         #[arg(long)]
         group: String,
     },
+    /// How full the cache is, as JSON.
+    Cache,
     /// The log of a part (kafka, postgresql, valkey, aws, metrics, event-sources, supervisor) or a workload.
     Logs {
         /// Whose.
@@ -223,6 +225,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Lag { topic, group } => {
             let state = control::State::read(&layout).context("the local environment does not run")?;
             print(&lag::lag(&state.kafka.bootstrap_servers, &topic, &group)?)
+        }
+        Command::Cache => {
+            let state = control::State::read(&layout).context("the local environment does not run")?;
+            print(&valkey::held(&state.valkey.context("there is no cache")?)?)
         }
         Command::Logs { name, follow, since_seconds, filter } => {
             let since =

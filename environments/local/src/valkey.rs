@@ -37,6 +37,9 @@ pub const SHARDS_MAX: u32 = 16;
 /// The file with the ports, beside the nodes' directories.
 const PORTS: &str = "ports.json";
 
+/// How long the cache may take to say what it holds.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How often the nodes of a private cluster are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -268,6 +271,31 @@ pub fn answers(address: SocketAddr, timeout: Duration) -> bool {
     ask(address, "CLUSTER INFO", timeout).is_ok_and(|answer| answer.contains("cluster_state:ok"))
 }
 
+/// What a cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Keys.
+    pub keys: u64,
+}
+
+/// Asks the environment's cache, which is one shard, what it holds.
+///
+/// # Errors
+///
+/// When it does not answer.
+pub fn held(endpoint: &Endpoint) -> Result<Held> {
+    let address: SocketAddr = format!("{}:{}", endpoint.host, endpoint.port).parse()?;
+    let told = ask(address, "DBSIZE", ASK_TIMEOUT).context("the cache does not answer")?;
+    let keys =
+        integer(&told).with_context(|| format!("the cache does not tell its keys: {}", told.trim()))?;
+    Ok(Held { keys })
+}
+
+/// An integer in the protocol: `:42`.
+fn integer(answer: &str) -> Option<u64> {
+    answer.lines().next()?.trim().strip_prefix(':')?.parse().ok()
+}
+
 /// Asks one command and gives all that is answered, as the protocol has it.
 ///
 /// # Errors
@@ -301,6 +329,13 @@ mod tests {
         assert!(lines[2].ends_with(" connected 10922-16383"), "{text}");
         assert_eq!(lines[3], "vars currentEpoch 3 lastVoteEpoch 0");
         assert!(lines[..3].iter().all(|line| line.split(' ').next().unwrap().len() == 40));
+    }
+
+    #[test]
+    fn a_number_is_read_and_a_refusal_is_none() {
+        assert_eq!(integer(":42\r\n+OK\r\n"), Some(42));
+        assert_eq!(integer("-LOADING Valkey is loading the dataset in memory\r\n"), None);
+        assert_eq!(integer(""), None);
     }
 
     proptest! {

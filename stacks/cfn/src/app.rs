@@ -48,6 +48,8 @@ impl AppProperties {
             cluster: None,
             systems: BTreeMap::new(),
             flows: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            caches: BTreeMap::new(),
             loads: BTreeMap::new(),
         }
     }
@@ -133,6 +135,12 @@ pub type System = crate::assembly::SystemEntry;
 /// What the command line knows of a system whose work functions do.
 pub type Flow = crate::assembly::FlowEntry;
 
+/// What the command line knows of a system whose work a function does on a stream.
+pub type StreamSystem = crate::assembly::StreamEntry;
+
+/// What the command line knows of a system whose workers keep a cache.
+pub type CacheSystem = crate::assembly::CacheEntry;
+
 /// A program that makes a system's traffic.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -140,6 +148,8 @@ pub struct Load {
     pub package: String,
     /// Its environment variables by name.
     pub variables: BTreeMap<String, DeployValue>,
+    /// Its arguments for a short trial of the system, which it ends with 0 when all came out; none where it cannot know.
+    pub trial: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -165,6 +175,8 @@ pub struct App {
     pub(crate) not_before: Vec<(String, String)>,
     pub(crate) systems: BTreeMap<String, System>,
     pub(crate) flows: BTreeMap<String, Flow>,
+    pub(crate) streams: BTreeMap<String, StreamSystem>,
+    pub(crate) caches: BTreeMap<String, CacheSystem>,
     pub(crate) loads: BTreeMap<String, Load>,
     pub(crate) cluster: Option<DeployValue>,
     pub(crate) dashboards: BTreeMap<String, String>,
@@ -184,6 +196,8 @@ impl App {
             not_before: Vec::new(),
             systems: BTreeMap::new(),
             flows: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            caches: BTreeMap::new(),
             loads: BTreeMap::new(),
             cluster: None,
             dashboards: BTreeMap::new(),
@@ -289,6 +303,16 @@ impl App {
     /// Describes a system whose work functions do.
     pub fn flow(&mut self, name: &str, flow: Flow) {
         self.flows.insert(name.to_owned(), flow);
+    }
+
+    /// Describes a system whose work a function does on a stream.
+    pub fn stream_system(&mut self, name: &str, system: StreamSystem) {
+        self.streams.insert(name.to_owned(), system);
+    }
+
+    /// Describes a system whose workers keep a cache.
+    pub fn cache_system(&mut self, name: &str, system: CacheSystem) {
+        self.caches.insert(name.to_owned(), system);
     }
 
     /// Says what makes a system's traffic.

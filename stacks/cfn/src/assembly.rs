@@ -73,6 +73,12 @@ pub struct Manifest {
     /// The systems whose work functions do, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flows: BTreeMap<String, FlowEntry>,
+    /// The systems whose work a function does on a stream, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub streams: BTreeMap<String, StreamEntry>,
+    /// The systems whose workers keep a cache, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub caches: BTreeMap<String, CacheEntry>,
     /// What makes a system's traffic, by the system's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub loads: BTreeMap<String, LoadEntry>,
@@ -356,6 +362,44 @@ pub struct StageEntry {
     pub partitions: u32,
 }
 
+/// A system whose work a function does on a stream. All but the stack is named by logical id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamEntry {
+    /// The id of its stack.
+    pub stack: String,
+    /// The stream that its events come in at.
+    pub stream: String,
+    /// The function that does the work.
+    pub function: String,
+    /// What brings the stream's records to the function.
+    pub event_source: String,
+    /// The queue of batches that were given up.
+    pub dead_letters: String,
+}
+
+/// A system whose workers bring a topic's records to a cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CacheEntry {
+    /// The id of its stack.
+    pub stack: String,
+    /// The name of the Kafka cluster.
+    pub kafka_cluster: String,
+    /// The topic.
+    pub topic: String,
+    /// How many partitions the topic has.
+    pub partitions: u32,
+    /// Where its dead letters go.
+    pub dead_letter_topic: String,
+    /// The workers' group.
+    pub consumer_group: String,
+    /// The workload that does the work.
+    pub worker: String,
+    /// The workload's namespace.
+    pub namespace: String,
+    /// The name of the cache.
+    pub cache: String,
+}
+
 /// A program that makes a system's traffic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadEntry {
@@ -363,6 +407,10 @@ pub struct LoadEntry {
     pub package: String,
     /// Its environment variables.
     pub variables: Vec<ParameterWiring>,
+    /// What it is asked for to try, in a moment, whether the system works: it then ends with 0 when all that it sent came
+    /// out where it was to. Nothing where it cannot know that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trial: Vec<String>,
 }
 
 /// A rendered app, in memory.

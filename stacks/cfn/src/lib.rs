@@ -29,7 +29,10 @@ mod stack;
 mod synth;
 mod value;
 
-pub use app::{App, AppProperties, ClusterManifest, DeployValue, Flow, HelmRelease, Load, System, Workload};
+pub use app::{
+    App, AppProperties, CacheSystem, ClusterManifest, DeployValue, Flow, HelmRelease, Load, StreamSystem,
+    System, Workload,
+};
 pub use assembly::Assembly;
 pub use canonical::{to_canonical_bytes, to_canonical_string};
 pub use intrinsic::{Condition, ConditionExpression, Reference, is_intrinsic, references};

@@ -293,6 +293,8 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         not_before,
         systems,
         flows,
+        streams,
+        caches,
         loads,
         cluster,
         dashboards,
@@ -361,6 +363,8 @@ pub(crate) fn synth(app: App) -> Result<Assembly, SynthError> {
         cluster,
         systems,
         flows,
+        streams,
+        caches,
         loads,
         ..properties.empty_manifest()
     };

@@ -291,7 +291,12 @@ impl Function {
 
     /// Feeds it from a stream.
     #[track_caller]
-    pub fn stream_source(&self, scope: &mut Scope<'_>, name: &str, source: &StreamSource<'_>) {
+    pub fn stream_source(
+        &self,
+        scope: &mut Scope<'_>,
+        name: &str,
+        source: &StreamSource<'_>,
+    ) -> Handle<EventSourceMapping> {
         let destination = EventSourceMappingOnFailure::new().destination(source.on_failure.arn());
         scope.add(
             name,
@@ -306,7 +311,7 @@ impl Function {
                 .bisect_batch_on_function_error(true)
                 .function_response_types([EventSourceMappingFunctionResponseTypes::ReportBatchItemFailures])
                 .destination_config(EventSourceMappingDestinationConfig::new().on_failure(destination)),
-        );
+        )
     }
 
     /// Lets a service invoke it for one source, asynchronously: twice more after a failure, then to the dead

@@ -290,6 +290,8 @@ fn load(kafka: &Kafka, database: &LedgerDatabase, secret: &Value<String>, authen
     Load {
         package: LOAD.to_owned(),
         variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        // It does not look into the tables: the neighbour's role may not.
+        trial: Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The lessons system: events come in a stream, are enriched from two tables, and go out in another.
 
-use cfn::{App, Property, Scope, Value, assembly::AssetKind};
+use cfn::{App, DeployValue, Load, Property, Scope, StreamSystem, Value, assembly::AssetKind};
 use cfn_resources::{
     cloudwatch::{AlarmStatistic, Dashboard},
     sns::Subscription,
@@ -19,8 +19,22 @@ use serde_json::json;
 use worker_contract::lessons as variables;
 
 use crate::{
-    Base, environment::Environment, network::stack_properties, observability::Observability, sizes::Sizes,
+    Base,
+    environment::{Environment, Provider},
+    network::stack_properties,
+    observability::Observability,
+    sizes::Sizes,
 };
+
+/// The system.
+const SYSTEM: &str = "lessons";
+
+/// The package of the program that makes the traffic.
+const LOAD: &str = "lesson-load";
+
+/// What that is asked for to try whether lessons flow: a second of events, always of the same few users, so that the
+/// tables do not grow.
+const TRIAL: [&str; 9] = ["--rate", "20", "--for", "1s", "--users", "5", "--seed", "0", "--verify"];
 
 /// What the stack holds.
 pub const DESCRIPTION: &str = "Lessons: streams, tables, the enricher, the scaler of shards";
@@ -124,7 +138,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
         None,
         &needs,
     );
-    enricher.stream_source(
+    let source = enricher.stream_source(
         &mut scope,
         "EnricherSource",
         &StreamSource {
@@ -172,8 +186,37 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
     scope.add("Dashboard", Dashboard::new(Value::json_text(body)).dashboard_name(name));
     scope.output::<String>("InputStream", input.name(), "Where events come in");
     scope.output::<String>("OutputStream", output.name(), "Where enriched events go out");
+    scope.output::<String>("FailedStream", failed.name(), "Where events go that cannot be processed");
     for package in FUNCTIONS {
         app.asset(package, AssetKind::Zip, package, None);
+    }
+    app.stream_system(
+        SYSTEM,
+        StreamSystem {
+            stack: id.to_owned(),
+            stream: input.stream.raw().logical_id().to_owned(),
+            function: enricher.function.raw().logical_id().to_owned(),
+            event_source: source.raw().logical_id().to_owned(),
+            dead_letters: queue.queue.raw().logical_id().to_owned(),
+        },
+    );
+    if environment.provider == Provider::Local {
+        let streams = [
+            (variables::INPUT_STREAM, &input),
+            (variables::OUTPUT_STREAM, &output),
+            (variables::FAILED_STREAM, &failed),
+        ];
+        app.load(
+            SYSTEM,
+            Load {
+                package: LOAD.to_owned(),
+                variables: streams
+                    .into_iter()
+                    .map(|(name, stream)| (name.to_owned(), DeployValue::Value(stream.name())))
+                    .collect(),
+                trial: TRIAL.map(str::to_owned).to_vec(),
+            },
+        );
     }
 }
 

@@ -12,7 +12,9 @@
 
 use std::collections::BTreeMap;
 
-use cfn::{App, ClusterManifest, DeployValue, Lookup, Workload, assembly::AssetKind};
+use cfn::{
+    App, CacheSystem, ClusterManifest, DeployValue, Load, Lookup, Value, Workload, assembly::AssetKind,
+};
 use cfn_resources::cloudwatch::AlarmStatistic;
 use constructs::{
     alarm::{Limit, WithoutData},
@@ -44,6 +46,9 @@ use crate::{
 /// What the stack holds.
 pub const DESCRIPTION: &str = "Tags: topic, MemoryDB, identities of workers and load fleet";
 
+/// The system.
+const SYSTEM: &str = "tags";
+
 /// The topic of tags.
 pub const TOPIC: &str = "tag-data";
 
@@ -62,6 +67,10 @@ pub const WORKER: &str = "tag-worker";
 /// The load's name: of its Job, its service account, its package and its image.
 pub const LOAD: &str = "tag-load";
 
+/// What the load is asked for to try whether tags flow: a second of updates, to objects that are gone in some minutes.
+const TRIAL: [&str; 11] =
+    ["--rate", "50", "--for", "1s", "--channels", "4", "--objects", "2", "--lifetime", "300", "--verify"];
+
 /// Pods that make the load side by side. One makes many times what an environment's peak is; more are for a load that
 /// comes from many clients, and are asked for when it is run.
 const LOAD_PODS: u64 = 1;
@@ -75,6 +84,9 @@ const LOAD_DELETE_SHARE: f64 = 0.05;
 /// Objects that a pod writes to, where there are so many: enough that few are written twice in a second, and few enough
 /// that each is written several times in a run.
 const LOAD_OBJECTS: u64 = 100_000;
+
+/// Channels that a load by hand writes to, at most.
+const LOAD_CHANNELS_BY_HAND: u32 = 100;
 
 /// What a pod of the load is given to end, in seconds: it waits for acknowledgements for 30.
 const LOAD_GRACE_SECONDS: u64 = 45;
@@ -173,7 +185,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, with_workloads: bool
         "Where the cache is reached, by TLS",
     );
     if with_workloads {
-        workloads(app, base, &cache, &name)?;
+        workloads(app, id, base, &cache, &name)?;
     }
     Ok(())
 }
@@ -186,7 +198,13 @@ struct Reach {
     values: BTreeMap<String, DeployValue>,
 }
 
-fn workloads(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) -> Result<(), RenderError> {
+fn workloads(
+    app: &mut App,
+    id: &str,
+    base: &Base<'_>,
+    cache: &Cache,
+    cache_name: &str,
+) -> Result<(), RenderError> {
     let Base { environment, kafka, .. } = *base;
     let region = environment.region.clone();
     let (authentication, cache_authentication, lookup_authentication) = match environment.provider {
@@ -221,6 +239,20 @@ fn workloads(app: &mut App, base: &Base<'_>, cache: &Cache, cache_name: &str) ->
             ("cache_host".to_owned(), DeployValue::Value(cache.cluster.cluster_endpoint_address())),
         ]),
     };
+    app.cache_system(
+        SYSTEM,
+        CacheSystem {
+            stack: id.to_owned(),
+            kafka_cluster: kafka.name.clone(),
+            topic: TOPIC.to_owned(),
+            partitions: u32::try_from(base.sizes.tags("partitions")).unwrap_or(u32::MAX),
+            dead_letter_topic: DEAD_LETTER_TOPIC.to_owned(),
+            consumer_group: CONSUMER_GROUP.to_owned(),
+            worker: WORKER.to_owned(),
+            namespace: NAMESPACE.to_owned(),
+            cache: cache_name.to_owned(),
+        },
+    );
     workers(app, base, &reach)?;
     load(app, base, &reach)
 }
@@ -234,7 +266,7 @@ fn workload(app: &mut App, base: &Base<'_>, reach: &Reach, name: &str, manifest:
     let image = DeployValue::Asset { name: name.to_owned(), field: "image_uri".to_owned() };
     values.insert("image".to_owned(), image);
     app.workload(Workload {
-        system: "tags".to_owned(),
+        system: SYSTEM.to_owned(),
         name: name.to_owned(),
         namespace: NAMESPACE.to_owned(),
         manifest,
@@ -264,7 +296,7 @@ fn workers(app: &mut App, base: &Base<'_>, reach: &Reach) -> Result<(), RenderEr
     let manifest = Worker {
         name: WORKER,
         namespace: NAMESPACE,
-        system: "tags",
+        system: SYSTEM,
         replicas: Some(sizes.tags("workers")),
         environment: &configuration.to_environment(),
         grace_seconds: GRACE_SECONDS,
@@ -277,7 +309,7 @@ fn workers(app: &mut App, base: &Base<'_>, reach: &Reach) -> Result<(), RenderEr
     if environment.provider == Provider::Aws {
         app.cluster_manifest(ClusterManifest {
             name: "tag-monitors".to_owned(),
-            manifest: Manifest::default().with(&monitor(WORKER, NAMESPACE, "tags"))?.text(),
+            manifest: Manifest::default().with(&monitor(WORKER, NAMESPACE, SYSTEM))?.text(),
             values: BTreeMap::new(),
             // The workload brings its namespace.
             after: vec![WORKER.to_owned(), PROMETHEUS.to_owned()],
@@ -311,7 +343,7 @@ fn load(app: &mut App, base: &Base<'_>, reach: &Reach) -> Result<(), RenderError
     let manifest = Job {
         name: LOAD,
         namespace: NAMESPACE,
-        system: "tags",
+        system: SYSTEM,
         pods: LOAD_PODS,
         environment: &configuration.to_environment(),
         grace_seconds: LOAD_GRACE_SECONDS,
@@ -320,5 +352,29 @@ fn load(app: &mut App, base: &Base<'_>, reach: &Reach) -> Result<(), RenderError
     .manifest()?
     .text();
     workload(app, base, reach, LOAD, manifest);
+    if base.environment.provider == Provider::Local {
+        app.load(SYSTEM, load_by_hand(configuration, reach));
+    }
     Ok(())
+}
+
+/// The same program, as somebody on this machine has it run: to fewer channels, so that those that it follows change
+/// often enough to tell ages.
+fn load_by_hand(mut configuration: LoadConfiguration, reach: &Reach) -> Load {
+    let shape = &mut configuration.shape;
+    shape.channels = shape.channels.min(LOAD_CHANNELS_BY_HAND);
+    let value = |text: String| {
+        let named = text.strip_prefix("${{ ").and_then(|rest| rest.strip_suffix(" }}"));
+        let known = named.and_then(|name| reach.values.get(name)).cloned();
+        known.unwrap_or(DeployValue::Value(Value::Literal(text)))
+    };
+    Load {
+        package: LOAD.to_owned(),
+        variables: configuration
+            .to_environment()
+            .into_iter()
+            .map(|(name, text)| (name, value(text)))
+            .collect(),
+        trial: TRIAL.map(str::to_owned).to_vec(),
+    }
 }

@@ -152,7 +152,7 @@ pub(crate) enum Command {
         #[arg(long)]
         region: String,
     },
-    /// What is seen of a system of functions, a JSON line a look, until it is interrupted.
+    /// What is seen of a system, a JSON line a look, until it is interrupted.
     #[command(hide = true)]
     Observe {
         /// The system.

@@ -11,7 +11,6 @@ use cfn::assembly::Manifest;
 use deploy_engine::{
     assets::Places,
     deploy::lock,
-    flow,
     hotswap::record::Record,
     kubernetes::eks::EksWorkloads,
     living,
@@ -22,6 +21,7 @@ use deploy_engine::{
     release::shelf::{self, Shelf},
     report::{Format, Reporter},
     sdk::told,
+    signals,
     stacks::Stacks,
 };
 
@@ -60,16 +60,19 @@ pub(crate) struct Clients {
     pub(crate) logs: aws_sdk_cloudwatchlogs::Client,
     /// Parameter Store.
     pub(crate) parameters: aws_sdk_ssm::Client,
+    /// Kinesis.
+    pub(crate) streams: aws_sdk_kinesis::Client,
 }
 
 impl Clients {
-    /// Those that tell how a system of functions does.
-    pub(crate) fn flow(&self) -> flow::Clients {
-        flow::Clients {
+    /// Those that tell how a system does.
+    pub(crate) fn signals(&self) -> signals::Clients {
+        signals::Clients {
             parameters: self.parameters.clone(),
             metrics: self.alarms.clone(),
             logs: self.logs.clone(),
             functions: self.functions.clone(),
+            streams: self.streams.clone(),
         }
     }
 }
@@ -374,6 +377,7 @@ async fn clients(manifest: &Manifest, endpoint_url: Option<&str>) -> Result<Clie
         locks: Locks::new(parameters.clone(), &manifest.environment, &manifest.prefix),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
         parameters,
+        streams: aws_sdk_kinesis::Client::new(&config),
     })
 }
 

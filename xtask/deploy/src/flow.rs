@@ -4,55 +4,19 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use aws_sdk_cloudwatch::{
-    primitives::DateTime,
-    types::{Metric, MetricAlarm, MetricDataQuery, MetricStat},
-};
 use cfn::assembly::{FlowEntry, Manifest, StageEntry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::{cloudformation::CloudFormation, sdk::told};
+use crate::{
+    cloudformation::CloudFormation,
+    sdk::told,
+    signals::{AlarmStatus, Clients, Signals, alarm_query, told_at},
+};
 
 mod status;
 
 pub use status::FlowStatus;
-
-/// Lines of a function's log that are read in one look, at most.
-const LINES_MAX: usize = 5_000;
-
-/// What marks a line with metrics (Amazon CloudWatch user guide, "Specification: Embedded metric format").
-const METRICS: &str = "CloudWatchMetrics";
-
-/// The AWS APIs that tell.
-#[derive(Clone, Debug)]
-pub struct Clients {
-    /// Where the mode is.
-    pub parameters: aws_sdk_ssm::Client,
-    /// Alarms and metrics.
-    pub metrics: aws_sdk_cloudwatch::Client,
-    /// The functions' logs.
-    pub logs: aws_sdk_cloudwatchlogs::Client,
-    /// The functions, which know their logs.
-    pub functions: aws_sdk_lambda::Client,
-}
-
-/// How often metrics come, and how far back the newest is looked for, in seconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Resolution {
-    /// Between two values.
-    pub period: i32,
-    /// Before what is not there counts as unknown.
-    pub window: i64,
-}
-
-impl Resolution {
-    /// Of an environment's provider: AWS tells these metrics once a minute, the local environment once a second.
-    #[must_use]
-    pub fn of(provider: &str) -> Self {
-        if provider == "local" { Self { period: 1, window: 60 } } else { Self { period: 60, window: 600 } }
-    }
-}
 
 /// A mode, as the parameter has it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -118,23 +82,6 @@ impl ModeStatus {
     }
 }
 
-/// One of the alarms that make the mode.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct AlarmStatus {
-    /// Its name.
-    pub name: String,
-    /// `OK`, `ALARM` or `INSUFFICIENT_DATA`.
-    pub state: String,
-    /// Since when, in milliseconds since 1970.
-    pub since_ms: Option<i64>,
-    /// What it watches.
-    pub metric: String,
-    /// The metric's newest value; nothing where none came lately.
-    pub value: Option<f64>,
-    /// Above which it goes off.
-    pub threshold: Option<f64>,
-}
-
 /// What waits for a function.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StageStatus {
@@ -181,8 +128,7 @@ pub struct Observation {
 #[derive(Debug)]
 pub struct Flow<'a> {
     entry: &'a FlowEntry,
-    clients: Clients,
-    resolution: Resolution,
+    signals: Signals,
     stages: Vec<Deployed<'a>>,
     alarms: Vec<String>,
 }
@@ -219,24 +165,15 @@ impl<'a> Flow<'a> {
                 .cloned()
                 .with_context(|| format!("{} has no {id}: it is not deployed", stack.name))
         };
+        let signals = Signals::new(clients, &manifest.provider);
         let mut stages = Vec::new();
         for stage in &entry.stages {
             let function = deployed(&stage.function)?;
-            let configuration = clients
-                .functions
-                .get_function_configuration()
-                .function_name(&function)
-                .send()
-                .await
-                .map_err(|error| told(error, &format!("the function {function} cannot be read")))?;
-            let log_group = configuration
-                .logging_config()
-                .and_then(|logging| logging.log_group())
-                .map_or_else(|| format!("/aws/lambda/{function}"), str::to_owned);
+            let log_group = signals.log_group(&function).await?;
             stages.push(Deployed { stage, function, log_group });
         }
         let alarms = entry.alarms.iter().map(deployed).collect::<Result<_>>()?;
-        Ok(Self { entry, clients, resolution: Resolution::of(&manifest.provider), stages, alarms })
+        Ok(Self { entry, signals, stages, alarms })
     }
 
     /// Looks; with what the functions have told since a time.
@@ -245,9 +182,17 @@ impl<'a> Flow<'a> {
     ///
     /// What AWS says.
     pub async fn observe(&self, since_ms: i64, now_ms: i64) -> Result<Observation> {
-        let (mode, alarms, lines) =
-            tokio::try_join!(self.mode(now_ms), self.alarms(), self.lines(since_ms, now_ms))?;
-        let values = self.newest(&alarms, now_ms).await?;
+        let (mode, alarms, lines) = tokio::try_join!(
+            self.mode(now_ms),
+            self.signals.alarms(&self.alarms),
+            self.lines(since_ms, now_ms)
+        )?;
+        let mut queries = self.signals.alarm_queries(&alarms);
+        for (place, deployed) in self.stages.iter().enumerate() {
+            let of = [("FunctionName", deployed.function.as_str())];
+            queries.push(self.signals.query(stage_query(place), "AWS/Lambda", "OffsetLag", &of, "Maximum"));
+        }
+        let values = self.signals.newest(queries, now_ms).await?;
         let value = |id: String| values.get(&id).copied();
         Ok(Observation {
             at_ms: now_ms,
@@ -255,14 +200,7 @@ impl<'a> Flow<'a> {
             alarms: alarms
                 .iter()
                 .enumerate()
-                .map(|(place, alarm)| AlarmStatus {
-                    name: alarm.alarm_name().unwrap_or_default().to_owned(),
-                    state: alarm.state_value().map_or("UNKNOWN", |state| state.as_str()).to_owned(),
-                    since_ms: alarm.state_updated_timestamp().and_then(|at| at.to_millis().ok()),
-                    metric: alarm.metric_name().unwrap_or_default().to_owned(),
-                    value: value(alarm_query(place)),
-                    threshold: alarm.threshold(),
-                })
+                .map(|(place, alarm)| AlarmStatus::of(alarm, value(alarm_query(place))))
                 .collect(),
             stages: self
                 .stages
@@ -281,7 +219,7 @@ impl<'a> Flow<'a> {
 
     async fn mode(&self, now_ms: i64) -> Result<Option<ModeStatus>> {
         let name = &self.entry.mode_parameter;
-        let answer = match self.clients.parameters.get_parameter().name(name).send().await {
+        let answer = match self.signals.clients.parameters.get_parameter().name(name).send().await {
             Ok(answer) => answer,
             Err(error) if error.as_service_error().is_some_and(|told| told.is_parameter_not_found()) => {
                 return Ok(None);
@@ -292,125 +230,18 @@ impl<'a> Flow<'a> {
         ModeStatus::parse(text, now_ms).map(Some)
     }
 
-    /// The alarms, in the order of their names in the manifest.
-    async fn alarms(&self) -> Result<Vec<MetricAlarm>> {
-        let answer = self
-            .clients
-            .metrics
-            .describe_alarms()
-            .set_alarm_names(Some(self.alarms.clone()))
-            .send()
-            .await
-            .map_err(|error| told(error, "the alarms cannot be read"))?;
-        let mut alarms = answer.metric_alarms().to_vec();
-        alarms.sort_by_key(|alarm| {
-            self.alarms.iter().position(|name| Some(name.as_str()) == alarm.alarm_name())
-        });
-        Ok(alarms)
-    }
-
-    /// The newest value of each alarm's metric, and of what waits for each function, by the query's id.
-    async fn newest(&self, alarms: &[MetricAlarm], now_ms: i64) -> Result<BTreeMap<String, f64>> {
-        let mut queries = Vec::new();
-        for (place, alarm) in alarms.iter().enumerate() {
-            let metric = Metric::builder()
-                .set_namespace(alarm.namespace().map(str::to_owned))
-                .set_metric_name(alarm.metric_name().map(str::to_owned))
-                .set_dimensions(Some(alarm.dimensions().to_vec()))
-                .build();
-            let statistic = alarm.statistic().map_or("Average", |statistic| statistic.as_str());
-            queries.push(self.query(alarm_query(place), metric, statistic));
-        }
-        for (place, deployed) in self.stages.iter().enumerate() {
-            let function = aws_sdk_cloudwatch::types::Dimension::builder()
-                .name("FunctionName")
-                .value(&deployed.function)
-                .build();
-            let metric = Metric::builder()
-                .namespace("AWS/Lambda")
-                .metric_name("OffsetLag")
-                .dimensions(function)
-                .build();
-            queries.push(self.query(stage_query(place), metric, "Maximum"));
-        }
-        let answer = self
-            .clients
-            .metrics
-            .get_metric_data()
-            .set_metric_data_queries(Some(queries))
-            .start_time(DateTime::from_millis(now_ms - self.resolution.window * 1000))
-            // What comes this very second counts as well.
-            .end_time(DateTime::from_millis(now_ms + 1000))
-            .send()
-            .await
-            .map_err(|error| told(error, "the metrics cannot be read"))?;
-        let newest = |result: &aws_sdk_cloudwatch::types::MetricDataResult| {
-            let points = result.timestamps().iter().zip(result.values());
-            let (_, value) = points.max_by_key(|(at, _)| at.secs())?;
-            Some((result.id()?.to_owned(), *value))
-        };
-        Ok(answer.metric_data_results().iter().filter_map(newest).collect())
-    }
-
-    fn query(&self, id: String, metric: Metric, statistic: &str) -> MetricDataQuery {
-        let stat =
-            MetricStat::builder().metric(metric).period(self.resolution.period).stat(statistic).build();
-        MetricDataQuery::builder().id(id).metric_stat(stat).build()
-    }
-
     async fn lines(&self, since_ms: i64, now_ms: i64) -> Result<Vec<Json>> {
         let mut lines = Vec::new();
         for deployed in &self.stages {
-            let mut events = self
-                .clients
-                .logs
-                .filter_log_events()
-                .log_group_name(&deployed.log_group)
-                .filter_pattern(format!("\"{METRICS}\""))
-                .start_time(since_ms)
-                .end_time(now_ms)
-                .into_paginator()
-                .send();
-            let mut left = LINES_MAX;
-            'pages: while let Some(page) = events.next().await {
-                let page = match page {
-                    Ok(page) => page,
-                    // A function that was never invoked has no log.
-                    Err(error)
-                        if error
-                            .as_service_error()
-                            .is_some_and(|told| told.is_resource_not_found_exception()) =>
-                    {
-                        break;
-                    }
-                    Err(error) => {
-                        return Err(told(error, &format!("the log {} cannot be read", deployed.log_group)));
-                    }
-                };
-                for event in page.events() {
-                    lines.extend(event.message().and_then(|text| serde_json::from_str(text).ok()));
-                    left -= 1;
-                    if left == 0 {
-                        break 'pages;
-                    }
-                }
-            }
+            lines.extend(self.signals.lines(&deployed.log_group, since_ms, now_ms).await?);
         }
         lines.sort_by_key(told_at);
         Ok(lines)
     }
 }
 
-fn alarm_query(place: usize) -> String {
-    format!("alarm{place}")
-}
-
 fn stage_query(place: usize) -> String {
     format!("stage{place}")
-}
-
-fn told_at(line: &Json) -> i64 {
-    line.pointer("/_aws/Timestamp").and_then(Json::as_i64).unwrap_or(0)
 }
 
 /// The writers among those who told, each as it told last.

@@ -3,6 +3,7 @@
 
 pub mod approval;
 pub mod assets;
+pub mod cache_system;
 pub mod cloudformation;
 pub mod deploy;
 pub mod deployed;
@@ -26,12 +27,16 @@ pub mod release;
 pub mod report;
 pub mod role;
 pub mod sdk;
+pub mod signals;
 #[cfg(test)]
 mod simulation;
 pub mod smoke;
 pub mod stacks;
 pub mod status;
+pub mod stream_system;
 pub mod teardown;
+pub mod traffic;
+pub mod trial;
 pub mod validation;
 pub mod wiring;
 pub mod workloads;

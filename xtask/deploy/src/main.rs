@@ -75,7 +75,7 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
         Command::Outputs { stacks, format } => command::outputs::run(&engine, &stacks, format).await,
         Command::Status => {
             let mut status =
-                status::gather(manifest, &clients.stacks, engine.local.as_ref(), &clients.flow()).await?;
+                status::gather(manifest, &clients.stacks, engine.local.as_ref(), &clients.signals()).await?;
             if hotswap::allowed(manifest).is_ok() {
                 status.hotswapped = clients.swapped.read().await?;
             }

@@ -11,10 +11,13 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::{
+    cache_system::{CacheStatus, CacheSystem},
     cloudformation::CloudFormation,
-    flow::{self, Flow, FlowStatus},
+    flow::{Flow, FlowStatus},
     local::LocalEnvironment,
+    signals,
     stacks::Stacks,
+    stream_system::{StreamStatus, StreamSystem},
 };
 
 /// Everything, as `status --json` prints it.
@@ -42,6 +45,10 @@ pub enum Observed {
     Workers(SystemStatus),
     /// Functions do.
     Functions(FlowStatus),
+    /// A function does, on a stream.
+    Stream(StreamStatus),
+    /// Workers do, which keep a cache.
+    Cache(CacheStatus),
 }
 
 /// A stack.
@@ -58,7 +65,7 @@ pub struct StackStatus {
 }
 
 /// How many there should be, and how many are ready.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Replicas {
     /// Wanted.
     pub desired: u64,
@@ -105,7 +112,7 @@ pub async fn gather(
     manifest: &Manifest,
     stacks: &Stacks,
     local: Option<&LocalEnvironment>,
-    clients: &flow::Clients,
+    clients: &signals::Clients,
 ) -> Result<Status> {
     let mut status = Status {
         environment: manifest.environment.clone(),
@@ -158,6 +165,22 @@ pub async fn gather(
         // As above: one that is not deployed hides no other.
         let seen = seen.unwrap_or_else(|error| FlowStatus::unseen(entry, format!("{error:#}")));
         status.systems.insert(name.clone(), Observed::Functions(seen));
+    }
+    for (name, entry) in &manifest.streams {
+        let seen = match StreamSystem::find(manifest, stacks, clients.clone(), entry).await {
+            Ok(system) => system.status(local).await,
+            Err(error) => Err(error),
+        };
+        let seen = seen.unwrap_or_else(|error| StreamStatus::unseen(format!("{error:#}")));
+        status.systems.insert(name.clone(), Observed::Stream(seen));
+    }
+    for (name, entry) in &manifest.caches {
+        let seen = match CacheSystem::find(manifest, stacks, clients.clone(), entry).await {
+            Ok(system) => system.status(local).await,
+            Err(error) => Err(error),
+        };
+        let seen = seen.unwrap_or_else(|error| CacheStatus::unseen(entry, format!("{error:#}")));
+        status.systems.insert(name.clone(), Observed::Cache(seen));
     }
     Ok(status)
 }
@@ -309,6 +332,14 @@ pub fn table(status: &Status) -> String {
             Observed::Workers(system) => system,
             Observed::Functions(flow) => {
                 lines.extend(flow.lines(chrono::Utc::now().timestamp_millis()));
+                continue;
+            }
+            Observed::Stream(stream) => {
+                lines.extend(stream.lines());
+                continue;
+            }
+            Observed::Cache(cache) => {
+                lines.extend(cache.lines());
                 continue;
             }
         };

@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    io::Read,
+    io::{BufRead, BufReader, Read},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -38,6 +38,11 @@ fn an_environment_is_deployed_changed_and_taken_down() {
     assert!(again.contains("nothing changed: local is as recorded as #1: sources"), "{again}");
     let records: Json = serde_json::from_str(&house.succeeds(&["releases", "history", "--json"])).unwrap();
     assert_eq!(records.as_array().unwrap().len(), 1, "{records}");
+
+    for tried in ["lessons: tried with ", "tags: tried with "] {
+        assert!(first.contains(tried) && again.contains(tried), "{first}{again}");
+    }
+    systems_are_looked_at(&house);
 
     let status: Json = serde_json::from_str(&house.succeeds(&["status", "--json"])).unwrap();
     assert!(status["stacks"].as_array().unwrap().iter().all(|stack| stack["status"] == "CREATE_COMPLETE"));
@@ -72,6 +77,43 @@ fn an_environment_is_deployed_changed_and_taken_down() {
     house.succeeds(&["teardown"]);
     assert_eq!(house.environment.processes(), BTreeMap::new());
     house.succeeds(&["teardown"]);
+}
+
+/// What `observe` sees of lessons and tags, a moment after something was sent through both.
+fn systems_are_looked_at(house: &House) {
+    let look = |system: &str, known: &dyn Fn(&Json) -> bool| {
+        let mut child = house.engine(&["observe", system]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // What metrics tell comes a moment later.
+        let seen = loop {
+            let seen: Json = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+            if known(&seen) {
+                break seen;
+            }
+            assert!(Instant::now() < deadline, "{seen}");
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        seen
+    };
+    let lessons = look("lessons", &|seen| seen["iterator_age_seconds"].is_f64() && seen["dead_letters"] == 0);
+    assert!(lessons["shards"].as_u64() >= Some(1), "{lessons}");
+    assert_eq!(lessons["event_source"]["state"], "Running", "{lessons}");
+    assert!(lessons["alarms"]["quiet"].as_u64() > Some(5), "{lessons}");
+    let tags = look("tags", &|seen| seen["lag_records"] == 0);
+    // A snapshot and deltas of each of the channels that the trial has written to.
+    assert!(tags["keys"].as_u64() >= Some(8) && tags["written_total"].as_u64() >= Some(2), "{tags}");
+    assert_eq!(tags["replicas"], json!({ "desired": 1, "ready": 1 }), "{tags}");
+
+    let status: Json = serde_json::from_str(&house.succeeds(&["status", "--json"])).unwrap();
+    let (lessons, tags) = (&status["systems"]["lessons"], &status["systems"]["tags"]);
+    assert!(lessons["processed_per_second"].as_f64() > Some(0.0), "{lessons}");
+    assert_eq!(lessons["dead_letters_total"], 0, "{lessons}");
+    assert!(tags["processed_total"].as_u64() > Some(0), "{tags}");
+    assert_eq!((&tags["partitions"], &tags["dead_letters_total"]), (&json!(24), &json!(0)), "{tags}");
+    let text = house.succeeds(&["status"]);
+    assert!(text.contains("system lessons\n  stream ") && text.contains("1 of 1 ready"), "{text}");
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub(super) fn loads(wiring: &mut Wiring, loads: BTreeMap<String, Load>) -> BTree
         .into_iter()
         .map(|(system, load)| {
             let variables = values(wiring, &format!("load of {system}"), &load.variables);
-            (system, LoadEntry { package: load.package, variables })
+            (system, LoadEntry { package: load.package, variables, trial: load.trial })
         })
         .collect()
 }

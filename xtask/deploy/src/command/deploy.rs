@@ -38,6 +38,7 @@ pub(crate) fn deployment<'a>(
         eks: None,
         alarms: &clients.alarms,
         binaries,
+        endpoint_url: common.endpoint_url.as_deref(),
         reporter,
         asked,
         concurrency: 1,

@@ -1,13 +1,9 @@
 //! `traffic`.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use deploy_engine::{
-    cloudformation::CloudFormation,
-    lookup::look_up,
-    wiring::{Known, resolve_all},
-};
+use deploy_engine::traffic;
 
 use crate::engine::Engine;
 
@@ -22,14 +18,7 @@ pub(crate) async fn run(engine: &Engine, system: &str) -> Result<ExitCode> {
         let known: Vec<&str> = manifest.loads.keys().map(String::as_str).collect();
         bail!("nothing makes traffic for `{system}`; there is something for: {}", known.join(", "));
     };
-    let mut known = Known::default();
-    for entry in &manifest.stacks {
-        if let Some(deployed) = clients.stacks.describe(&entry.name).await? {
-            known.outputs.insert(entry.id.clone(), deployed.outputs);
-        }
-    }
-    look_up(&clients.kafka, &load.variables, &mut known, reporter).await?;
-    let variables: BTreeMap<String, String> = resolve_all(&load.variables, &known)?;
+    let variables = traffic::variables(manifest, &clients.stacks, &clients.kafka, reporter, load).await?;
     println!("{}", serde_json::json!({ "package": load.package, "variables": variables }));
     Ok(ExitCode::SUCCESS)
 }

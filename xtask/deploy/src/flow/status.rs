@@ -5,8 +5,8 @@ use cfn::assembly::FlowEntry;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::{AlarmStatus, Flow, ModeStatus, Observation, StageStatus, WriterStatus, age_seconds, writers};
-use crate::local::LocalEnvironment;
+use super::{Flow, ModeStatus, Observation, StageStatus, WriterStatus, age_seconds, writers};
+use crate::{local::LocalEnvironment, signals::AlarmStatus};
 
 /// A system, as `status` tells it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -94,9 +94,6 @@ impl FlowStatus {
         if let Some(error) = &self.error {
             return vec![format!("  cannot be observed: {error}")];
         }
-        let number = |value: Option<f64>, unit: &str| {
-            value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.1}{unit}"))
-        };
         let count =
             |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.0}"));
         let ago = |at_ms: i64| (now_ms - at_ms).max(0) / 1000;
@@ -120,13 +117,7 @@ impl FlowStatus {
             }
         }
         for alarm in &self.alarms {
-            lines.push(format!(
-                "  alarm      {:<18} {:<42} {} of {}",
-                alarm.state,
-                alarm.metric,
-                number(alarm.value, ""),
-                number(alarm.threshold, "")
-            ));
+            lines.push(alarm.line());
         }
         let age = self
             .age_p95_seconds
