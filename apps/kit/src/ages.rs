@@ -1,74 +1,47 @@
 //! How old records were, as a distribution of bounded size.
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Ages that are kept, at most. What is told of them differs from what all would tell by far less than runs do.
-const KEPT_MAX: usize = 1 << 16;
+/// The greatest age that is told apart: a day. What is older counts as that.
+const AGE_MS_MAX: u64 = 24 * 3600 * 1000;
 
-/// Ages of records. Of more than are kept every second one is forgotten, and of those that come then every second one is
-/// taken, and so on: what is kept stays spread over the whole time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ages {
-    /// In milliseconds.
-    kept: Vec<u64>,
-    /// Every so many are kept.
-    every: u64,
-    /// How many there were.
-    count: u64,
-}
+/// Significant digits of what is told.
+const DIGITS: u8 = 3;
+
+/// Ages of records.
+#[derive(Clone, Debug)]
+pub struct Ages(Histogram<u64>);
 
 impl Default for Ages {
     fn default() -> Self {
-        Self { kept: Vec::new(), every: 1, count: 0 }
+        let bounds = Histogram::new_with_max(AGE_MS_MAX, DIGITS);
+        Self(bounds.expect("a greatest value above 1 and at most five digits"))
     }
 }
 
 impl Ages {
     /// Takes one in, in milliseconds.
     pub fn note(&mut self, age_ms: u64) {
-        if self.count.is_multiple_of(self.every) {
-            self.kept.push(age_ms);
-        }
-        self.count += 1;
-        if self.kept.len() == KEPT_MAX {
-            let mut place = 0;
-            self.kept.retain(|_| {
-                place += 1;
-                place % 2 == 1
-            });
-            self.every *= 2;
-        }
+        self.0.saturating_record(age_ms);
     }
 
     /// Both together.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
-        // Of one that keeps more of its ages, as few are taken as the other keeps.
-        let every = self.every.max(other.every);
-        let thin = |ages: &Self| -> Vec<u64> {
-            let step = usize::try_from(every / ages.every).unwrap_or(usize::MAX);
-            ages.kept.iter().step_by(step.max(1)).copied().collect()
-        };
-        self.kept = [thin(&self), thin(other)].concat();
-        self.every = every;
-        self.count += other.count;
+        self.0.add(&other.0).expect("both have the same bounds");
         self
     }
 
     /// What they tell; nothing where there were none.
     #[must_use]
     pub fn told(&self) -> Option<AgeReport> {
-        let mut sorted = self.kept.clone();
-        sorted.sort_unstable();
-        let at = |percent: usize| {
-            let place = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-            sorted.get(place).map(|age_ms| *age_ms as f64 / 1000.0)
-        };
-        Some(AgeReport {
-            count: self.count,
-            p50_seconds: at(50)?,
-            p95_seconds: at(95)?,
-            p99_seconds: at(99)?,
+        let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1000.0;
+        (!self.0.is_empty()).then(|| AgeReport {
+            count: self.0.len(),
+            p50_seconds: at(0.50),
+            p95_seconds: at(0.95),
+            p99_seconds: at(0.99),
         })
     }
 }
@@ -110,12 +83,9 @@ mod tests {
     }
 
     #[test]
-    fn many_take_no_more_room_and_tell_the_same() {
-        let many = of((0..1_000_000).map(|number| number % 1000));
-        assert!(many.kept.len() < KEPT_MAX);
-        let told = many.told().expect("there are some");
-        assert_eq!(told.count, 1_000_000);
-        assert!((told.p50_seconds - 0.5).abs() < 0.01 && (told.p95_seconds - 0.95).abs() < 0.01, "{told:?}");
+    fn what_is_older_than_a_day_is_a_day_old() {
+        let told = of([u64::MAX]).told().expect("there is one");
+        assert!((told.p50_seconds / 86_400.0 - 1.0).abs() < 0.001, "{told:?}");
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use std::{
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::telemetry;
+use crate::{program, telemetry};
 
 /// What is known of an invocation beside its event.
 #[derive(Clone, Debug)]
@@ -32,17 +32,10 @@ where
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(panic = %panic, "a bug: the invocation fails");
     }));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "no threads");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(function) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), function = name, "the function ends");
+    match program::run(function) {
+        Some(()) => ExitCode::SUCCESS,
+        None => {
+            tracing::error!(function = name, "the function ends");
             ExitCode::FAILURE
         }
     }

@@ -17,6 +17,7 @@ pub mod kafka_event;
 pub mod lanes;
 pub mod load;
 pub mod processing;
+mod program;
 pub mod redrive;
 pub mod retry;
 pub mod schedule;

@@ -28,6 +28,7 @@ use worker_contract::{
 
 use crate::{
     kafka::{TokenSource, producer_config},
+    program,
     schedule::Schedule,
 };
 
@@ -247,20 +248,7 @@ pub fn program<R: Serialize, E: Display>(
     load: impl Future<Output = Result<R, E>>,
     complaint: impl FnOnce(&R) -> Option<String>,
 ) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "no threads");
-            return ExitCode::FAILURE;
-        }
-    };
-    let report = match runtime.block_on(load) {
-        Ok(report) => report,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let Some(report) = program::run(load) else { return ExitCode::FAILURE };
     match serde_json::to_string(&report) {
         // Where nobody reads any more, the exit code still tells.
         Ok(text) => drop(writeln!(std::io::stdout(), "{text}")),

@@ -11,7 +11,7 @@ use crate::{
     dead_letters::DeadLetterTopic,
     kafka::TokenSource,
     processing::BatchHandler,
-    shutdown, telemetry,
+    program, shutdown, telemetry,
 };
 
 /// How long the end waits for dead letters that are not acknowledged yet.
@@ -20,20 +20,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs a worker's program to its end. What keeps it from going on is told in the log.
 pub fn main<E: Display>(worker: impl Future<Output = Result<(), E>>) -> ExitCode {
     telemetry::init_log();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "no threads");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(worker) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(worker).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 /// Why a consuming worker cannot begin, or go on.

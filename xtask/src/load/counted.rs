@@ -118,6 +118,17 @@ pub(crate) fn number(report: &Json, pointer: &str) -> f64 {
     report.pointer(pointer).and_then(Json::as_f64).unwrap_or(0.0)
 }
 
+/// The alarms that ring, as a look names them.
+pub(crate) fn ringing(look: &Json) -> Vec<String> {
+    let alarms = look.pointer("/alarms/ringing").and_then(Json::as_array).into_iter().flatten();
+    alarms.filter_map(|alarm| alarm.get("name")?.as_str()).map(str::to_owned).collect()
+}
+
+/// A figure that may not be known.
+pub(crate) fn known<T: ToString>(figure: Option<T>) -> String {
+    figure.map_or_else(|| "?".to_owned(), |figure| figure.to_string())
+}
+
 /// Ages, as a program tells them.
 pub(crate) fn ages(report: &Json, pointer: &str) -> String {
     match report.pointer(pointer).filter(|ages| ages.is_object()) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::counted::{Account, Counts, ages, number};
+use super::counted::{Account, Counts, ages, known, number, ringing};
 
 /// The system.
 pub(super) const SYSTEM: &str = "lessons";
@@ -35,9 +35,7 @@ impl Account for Lessons {
         self.source = state.unwrap_or("unknown").to_owned();
         self.dead_letters = look.get("dead_letters").and_then(Json::as_u64);
         self.dead_letters_before = self.dead_letters_before.or(self.dead_letters);
-        let ringing = look.pointer("/alarms/ringing").and_then(Json::as_array).into_iter().flatten();
-        let named = ringing.filter_map(|alarm| alarm.get("name").and_then(Json::as_str));
-        self.ringing = named.map(str::to_owned).collect();
+        self.ringing = ringing(look);
         for line in look.get("lines").and_then(Json::as_array).into_iter().flatten() {
             self.enriched += number(line, "/LessonsEnriched");
             self.failed += number(line, "/RecordsFailed");
@@ -46,8 +44,7 @@ impl Account for Lessons {
     }
 
     fn figures(&mut self, seconds: f64) -> Vec<String> {
-        let known = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
-        let age = self.iterator_age.map_or_else(|| "?".to_owned(), |age| format!("{age:.2}"));
+        let age = known(self.iterator_age.map(|age| format!("{age:.2}")));
         let mut figures = vec![
             format!("enriched {:>6.1}/s", self.enriched / seconds),
             format!("failed {:>5.1}/s", self.failed / seconds),

@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::counted::{Account, Counts, ages, number};
+use super::counted::{Account, Counts, ages, known, number, ringing};
 
 /// The system.
 pub(super) const SYSTEM: &str = "tags";
@@ -32,17 +32,13 @@ impl Account for Tags {
         self.committed_before = self.committed_before.or(self.committed);
         self.workers = count("/replicas/ready").zip(count("/replicas/desired"));
         self.keys = count("/keys");
-        let ringing = look.pointer("/alarms/ringing").and_then(Json::as_array).into_iter().flatten();
-        let named = ringing.filter_map(|alarm| alarm.get("name").and_then(Json::as_str));
-        self.ringing = named.map(str::to_owned).collect();
+        self.ringing = ringing(look);
     }
 
     fn figures(&mut self, seconds: f64) -> Vec<String> {
-        let known = |value: Option<u64>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
         let done = self.committed.zip(self.committed_before).map(|(now, before)| now.saturating_sub(before));
-        let done = done.map_or_else(|| "?".to_owned(), |done| format!("{:.1}", done as f64 / seconds));
-        let workers =
-            self.workers.map_or_else(|| "?".to_owned(), |(ready, desired)| format!("{ready} of {desired}"));
+        let done = known(done.map(|done| format!("{:.1}", done as f64 / seconds)));
+        let workers = known(self.workers.map(|(ready, desired)| format!("{ready} of {desired}")));
         let mut figures = vec![
             format!("processed {done:>6}/s"),
             format!("lag {:>5} records", known(self.lag)),

@@ -63,13 +63,17 @@ def save_changed(services, saved):
             saved[name] = mark
 
 
+def save(app):
+    try:
+        save_when_quiet(app._build_persistence_save_dict())
+    except RuntimeError:
+        pass  # Something changed while it was read; the next round reads it again.
+
+
 def keep_saving(app):
     while True:
         began = time.monotonic()
-        try:
-            save_when_quiet(app._build_persistence_save_dict())
-        except RuntimeError:
-            pass  # Something changed while it was read; the next round reads it again.
+        save(app)
         # Where there is much to save it is done less often: a twentieth of the time at most.
         time.sleep(max(SAVE_EVERY_SECONDS, 20 * (time.monotonic() - began)))
 
@@ -82,10 +86,7 @@ def save_ends_of_stacks(app):
         try:
             await work
         finally:
-            try:
-                save_when_quiet(app._build_persistence_save_dict())
-            except RuntimeError:
-                pass  # Something changed while it was read; the next round reads it again.
+            save(app)
 
     def create_task_that_saves(work, *arguments, **named):
         create_task(work_then_save(work), *arguments, **named)
