@@ -23,7 +23,7 @@ pub struct Invocation {
 
 /// Runs a function: sets it up and serves its invocations. What keeps it from starting is told once, as an error,
 /// and ends the process, which Lambda reports as a failed initialisation.
-pub fn main<F, E>(name: &str, function: F) -> ExitCode
+pub fn main<F, E>(function: F) -> ExitCode
 where
     F: Future<Output = Result<(), E>>,
     E: Display,
@@ -32,13 +32,7 @@ where
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(panic = %panic, "a bug: the invocation fails");
     }));
-    match program::run(function) {
-        Some(()) => ExitCode::SUCCESS,
-        None => {
-            tracing::error!(function = name, "the function ends");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(function).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 /// Serves invocations, one at a time, until Lambda ends the process. A handler that fails or panics fails its

@@ -9,7 +9,7 @@ use worker_contract::ledger::MigrateConfiguration;
 use worker_kit::function;
 
 fn main() -> ExitCode {
-    function::main("ledger-migrate", async {
+    function::main(async {
         let configuration = MigrateConfiguration::from_environment(|name| std::env::var(name).ok())?;
         let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
         function::serve(async |_: Json, _| run(&configuration, &aws).await)

@@ -104,7 +104,7 @@ impl ModeStore for Store {
 }
 
 fn main() -> ExitCode {
-    function::main("ledger-mode", run())
+    function::main(run())
 }
 
 async fn run() -> Result<()> {

@@ -8,7 +8,7 @@ use worker_contract::ledger::TransformConfiguration;
 use worker_kit::{function, kafka_event::KafkaEvent};
 
 fn main() -> ExitCode {
-    function::main("ledger-transform", run())
+    function::main(run())
 }
 
 async fn run() -> Result<()> {

@@ -37,7 +37,7 @@ impl ModeSource for ModeParameter {
 }
 
 fn main() -> ExitCode {
-    function::main("ledger-writer", run())
+    function::main(run())
 }
 
 async fn run() -> Result<()> {

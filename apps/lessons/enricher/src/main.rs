@@ -17,7 +17,7 @@ use worker_kit::{aws, function, function::Invocation, processing::Machine};
 type OnAws = Enricher<DynamoTables, KinesisStream, Machine>;
 
 fn main() -> ExitCode {
-    function::main("lessons-enricher", run().boxed_local())
+    function::main(run().boxed_local())
 }
 
 async fn run() -> Result<()> {

@@ -13,7 +13,7 @@ use worker_kit::{aws, function, function::Invocation, processing::Machine};
 const SAFETY: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    function::main("lessons-shard-scaler", run())
+    function::main(run())
 }
 
 async fn run() -> Result<()> {
