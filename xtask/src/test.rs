@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that must pass before a change lands.
 
 use std::{
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -101,27 +102,63 @@ fn fetch_promtool(root: &Path) -> Result<()> {
     promtool::find_or_install(root).map(drop)
 }
 
-/// The programs first, because tests of one crate run those of another.
+/// The programs first, and the examples, because tests of one crate run those of another.
 fn tests(root: &Path) -> Result<()> {
-    pass(&mut cargo(root, &["build", "--quiet", "--workspace", "--bins"]), "cargo build")?;
+    pass(&mut cargo(root, &["build", "--quiet", "--workspace", "--bins", "--examples"]), "cargo build")?;
     let local = programs::target_directory(root).join("debug/local-environment");
     pass(
         Command::new(&local).arg("--root").arg(programs::local_parts(root)).arg("install"),
         "the installation of the local parts",
     )?;
     let promtool = promtool::find_or_install(root)?;
-    let all = ["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"];
-    let outcome = pass(
-        cargo(root, &all)
+    pass(
+        &mut cargo(root, &["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-run"]),
+        "cargo test",
+    )?;
+    let lanes = LANES.map(|targets| {
+        let mut command = cargo(root, &["test", "--workspace", "--no-fail-fast"]);
+        command
+            .args(targets)
             .env("FLOODGATE_LOCAL_ENVIRONMENT", &local)
             .env("FLOODGATE_LOCAL_ROOT", programs::local_parts(root))
-            .env("FLOODGATE_PROMTOOL", promtool),
-        "cargo test",
-    );
+            .env("FLOODGATE_PROMTOOL", &promtool);
+        command
+    });
+    let outcome = side_by_side(lanes);
     // By themselves: the test of `init` compiles a changed copy of the workspace into the same directory, and what the
     // examples in the documentation are linked with has to be this workspace's own again.
-    let examples = pass(&mut cargo(root, &["test", "--workspace", "--doc"]), "cargo test --doc");
-    outcome.and(examples)
+    let documentation = pass(&mut cargo(root, &["test", "--workspace", "--doc"]), "cargo test --doc");
+    outcome.and(documentation)
+}
+
+/// What is tested side by side: most tests wait for their parts for most of the time. Every target is in just one of them.
+const LANES: [&[&str]; 2] = [&["--lib", "--bins", "--test", "[!l-z]*"], &["--test", "[l-z]*"]];
+
+/// Runs commands at the same time and prints what they say, line by line.
+fn side_by_side<const N: usize>(commands: [Command; N]) -> Result<()> {
+    let outcomes = std::thread::scope(|scope| {
+        commands.map(|mut command| scope.spawn(move || in_whole_lines(&mut command))).map(|running| {
+            running.join().unwrap_or_else(|_| bail!("a bug: what reads the output of `cargo test` panicked"))
+        })
+    });
+    outcomes.into_iter().collect()
+}
+
+/// Runs one with both of its outputs in one pipe, so that no line of another stands within its own.
+fn in_whole_lines(command: &mut Command) -> Result<()> {
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    let errors = writer.try_clone().context("cannot share a pipe")?;
+    let mut running = command.stdout(writer).stderr(errors).spawn().context("cannot start cargo test")?;
+    // What holds the pipe's other end would keep it open for ever.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    for line in BufReader::new(reader).split(b'\n') {
+        println!("{}", String::from_utf8_lossy(&line.context("cannot read what cargo test says")?));
+    }
+    let status = running.wait().context("cannot wait for cargo test")?;
+    if !status.success() {
+        bail!("cargo test failed ({status})");
+    }
+    Ok(())
 }
 
 /// cfn-lint over every template: no error and no warning.

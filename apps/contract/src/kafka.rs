@@ -9,8 +9,9 @@ pub const FETCH_QUEUE_BYTES: u64 = 8 << 20;
 /// The same, in messages: of small ones their bookkeeping takes more than their bytes.
 pub const FETCH_QUEUE_MESSAGES: u64 = 20_000;
 
-/// Bytes of a broker's answer, at most; a single larger batch of messages comes alone.
-pub const FETCH_RESPONSE_BYTES: u64 = 4 << 20;
+/// Bytes of a broker's answer, at most, as they are sent: compressed messages are unpacked all at once, whatever room there is
+/// for them. A single larger batch of messages comes alone.
+pub const FETCH_RESPONSE_BYTES: u64 = 256 << 10;
 
 /// How a client proves who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

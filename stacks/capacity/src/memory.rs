@@ -11,7 +11,7 @@ pub struct ConsumerBounds {
     pub queue_bytes: u64,
     /// The same, in messages.
     pub queue_messages: u64,
-    /// Bytes of a broker's answer.
+    /// Bytes of a broker's answer, as it is sent: compressed.
     pub response_bytes: u64,
     /// Brokers that may answer at the same time.
     pub brokers: u64,
@@ -26,16 +26,15 @@ const BATCHES_BESIDE: u64 = 3;
 /// What the client keeps of a message beside its bytes: librdkafka's `rd_kafka_op_t` and what the allocator adds.
 const MESSAGE_OVERHEAD: u64 = 512;
 
-/// The answer as it came, and the messages unpacked from it, which overshoot the queue: its room is looked at before it is
-/// asked for more.
-const COPIES_OF_RESPONSE: u64 = 2;
+/// A broker's answer as it came, and the messages unpacked from it, which overshoot the queue: its room is looked at before
+/// the broker is asked, and the bound of an answer is one of what is sent. gzip makes JSON of trades 6 times smaller.
+const UNPACKED_RESPONSE: u64 = 1 + 8;
 
 /// What the allocator keeps of what was freed, for each byte in use: every thread has an arena of its own.
 const ALLOCATOR: u64 = 2;
 
-/// What a pod has beyond the sum, in percent: peaks under overload were measured at 0.85 to 1.28 of it, the higher the busier
-/// the machine, and what goes over a limit is killed.
-const HEADROOM_PERCENT: u64 = 60;
+/// What a pod has beyond the sum, in percent: what goes over a limit is killed.
+const HEADROOM_PERCENT: u64 = 25;
 
 const MIB: u64 = 1 << 20;
 
@@ -49,7 +48,7 @@ impl ConsumerBounds {
         let held = lanes * (self.batches_waiting + BATCHES_BESIDE) * self.batch_bytes
             + self.queue_bytes
             + self.queue_messages * MESSAGE_OVERHEAD
-            + self.brokers * COPIES_OF_RESPONSE * self.response_bytes;
+            + self.brokers * UNPACKED_RESPONSE * self.response_bytes;
         let most = (BASE + ALLOCATOR * held) * (100 + HEADROOM_PERCENT) / 100;
         most.div_ceil(MIB).next_multiple_of(STEP_MIB)
     }
@@ -59,7 +58,7 @@ impl ConsumerBounds {
     pub(crate) fn formula(&self, lanes: u64) -> String {
         format!(
             "1.{HEADROOM_PERCENT} x ({} + {ALLOCATOR} x (batches_in_flight {lanes} x ({} + {BATCHES_BESIDE}) batches x {:.1} + queue {:.1} + {} messages x \
-             {MESSAGE_OVERHEAD} B + brokers {} x {COPIES_OF_RESPONSE} x {:.1})), a multiple of {STEP_MIB}",
+             {MESSAGE_OVERHEAD} B + brokers {} x {UNPACKED_RESPONSE} x {:.2})), a multiple of {STEP_MIB}",
             BASE / MIB,
             self.batches_waiting,
             self.batch_bytes as f64 / MIB as f64,
@@ -82,16 +81,16 @@ mod tests {
             batch_bytes: MIB,
             queue_bytes: 8 * MIB,
             queue_messages: 20_480,
-            response_bytes: 4 * MIB,
+            response_bytes: MIB / 4,
             brokers: 3,
         };
-        // 1.60 x (24 + 2 x (2 x 11 + 8 + 10 + 24)) = 243.2.
-        assert_eq!(bounds.memory_mib(2), 256);
+        // 1.25 x (24 + 2 x (2 x 11 + 8 + 10 + 6.75)) = 146.9.
+        assert_eq!(bounds.memory_mib(2), 160);
         assert!(bounds.memory_mib(4) > bounds.memory_mib(2));
         assert!(
             bounds
                 .formula(2)
-                .starts_with("1.60 x (24 + 2 x (batches_in_flight 2 x (8 + 3) batches x 1.0 + queue 8.0")
+                .starts_with("1.25 x (24 + 2 x (batches_in_flight 2 x (8 + 3) batches x 1.0 + queue 8.0")
         );
     }
 }

@@ -105,6 +105,8 @@ impl ConsumerSettings {
             .set("queued.max.messages.kbytes", (FETCH_QUEUE_BYTES >> 10).to_string())
             .set("queued.min.messages", FETCH_QUEUE_MESSAGES.to_string())
             .set("fetch.max.bytes", FETCH_RESPONSE_BYTES.to_string())
+            // The client raises the bound above to this one, which is of what a producer sends.
+            .set("message.max.bytes", FETCH_RESPONSE_BYTES.to_string())
             // The client looks only this often whether its full queue has room again; its default of 1 s leaves
             // a fast reader idle for most of the time.
             .set("fetch.queue.backoff.ms", "10")

@@ -175,11 +175,12 @@ async fn ten_times_the_load_takes_no_more_memory() {
     let broker = Broker::start().await;
     broker.topic("flood", 6).await;
     let mut random = StdRng::seed_from_u64(1);
-    // 200 MiB of trades whose symbols no compression makes small.
-    let symbol: String = (0..10_000).map(|_| char::from(random.random_range(b'A'..=b'Z'))).collect();
+    // 200 MiB of trades that gzip makes some ten times smaller: each has letters of its own, eight times over.
     for chunk in 0..10 {
-        let records = (0..2000)
-            .map(|number| (format!("k{}", number % 60), Some(trade(chunk * 2000 + number, &symbol))));
+        let records = (0..2000).map(|number| {
+            let letters: String = (0..1250).map(|_| char::from(random.random_range(b'A'..=b'Z'))).collect();
+            (format!("k{}", number % 60), Some(trade(chunk * 2000 + number, &letters.repeat(8))))
+        });
         broker.send("flood", records).await;
     }
     let configuration = ConsumerConfiguration {
