@@ -10,6 +10,7 @@ use std::{
 };
 
 use local_testing::{Broker, Running, settings};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use rdkafka::{
     config::FromClientConfig,
     consumer::{BaseConsumer, CommitMode, Consumer},
@@ -37,22 +38,34 @@ fn main() {
 async fn run(messages: usize) {
     let broker = Broker::start().await;
     broker.topic("throughput", 6).await;
-    let trade = |number: usize| {
-        format!(
-            r#"{{"account_id":"ACC{}","trade_id":"TRD{}","symbol":"AAPL","trade_type":"BUY","quantity":10,"price":123.45,"timestamp":"2026-01-01T00:00:00.000000Z"}}"#,
-            1000 + number % 9000,
-            100_000 + number % 900_000
-        )
+    // Figures that differ as those of trades do: gzip makes them about six times smaller.
+    let mut random = StdRng::seed_from_u64(1);
+    let mut trade = || {
+        let account = random.random_range(1000..10_000);
+        let value = format!(
+            r#"{{"account_id":"ACC{account}","trade_id":"TRD{}","symbol":"{}","trade_type":"{}","quantity":{},"price":{}.{:02},"timestamp":"2026-01-01T00:{:02}:{:02}.{:06}Z"}}"#,
+            random.random_range(100_000..1_000_000),
+            ["AAPL", "MSFT", "GOOG", "AMZN", "TSLA"][random.random_range(0..5)],
+            ["BUY", "SELL"][random.random_range(0..2)],
+            random.random_range(1..1000),
+            random.random_range(1..500),
+            random.random_range(0..100),
+            random.random_range(0..60),
+            random.random_range(0..60),
+            random.random_range(0..1_000_000),
+        );
+        (format!("ACC{account}"), Some(value.into_bytes()))
     };
-    for chunk in 0..messages.div_ceil(50_000) {
-        let range = chunk * 50_000..((chunk + 1) * 50_000).min(messages);
-        let records =
-            range.map(|number| (format!("ACC{}", 1000 + number % 9000), Some(trade(number).into_bytes())));
+    let (mut bytes, mut left) = (0, messages);
+    while left > 0 {
+        let records: Vec<_> = (0..left.min(50_000)).map(|_| trade()).collect();
+        left -= records.len();
+        bytes += records.iter().map(|(_, value)| value.as_ref().map_or(0, Vec::len)).sum::<usize>();
         broker.send("throughput", records).await;
     }
     println!(
         "{messages} trades of {} bytes in 6 partitions; {ROUNDS} rounds of each, in turn",
-        trade(0).len()
+        bytes / messages.max(1)
     );
     let (mut ratios, mut to_defaults) = (Vec::new(), Vec::new());
     let (mut best_bare, mut best_engine) = (0.0f64, 0.0f64);

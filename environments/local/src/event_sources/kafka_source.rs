@@ -5,10 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,10 +18,11 @@ use rdkafka::{
 use serde_json::Value as Json;
 
 use super::{
-    dispatch::{Told, Worker, now_ms},
+    batches::{Batches, Done},
+    dispatch::{Worker, now_ms},
     event::KafkaRecord,
     filter,
-    gathering::{Gathering, Lane, Limits, Pollers},
+    gathering::{Lane, Pollers},
     mapping::{Source, Start},
     progress::Progress,
     record::{Position, Record},
@@ -63,10 +61,7 @@ struct Reader<'a> {
     topic: &'a str,
     consumer: BaseConsumer,
     partitions: BTreeMap<i32, Partition>,
-    gathering: Gathering,
-    told: (Sender<Told>, Receiver<Told>),
-    /// Whether the broker was away when last asked.
-    troubled: bool,
+    batches: Batches<'a>,
     /// When the broker last took no offsets, if that was its last answer.
     refused: Option<Instant>,
 }
@@ -91,15 +86,12 @@ pub fn run(worker: &Worker) -> Result<()> {
         .set("socket.timeout.ms", "10000")
         .set("log_level", "0")
         .create()?;
-    let limits = Limits { batch_size: worker.mapping.batch_size, window_ms: worker.mapping.window_ms };
     let mut reader = Reader {
         worker,
         topic,
         consumer,
         partitions: BTreeMap::new(),
-        gathering: Gathering::new(limits, Pollers::Between(pollers.0, pollers.1)),
-        told: channel(),
-        troubled: false,
+        batches: Batches::new(worker, Pollers::Between(pollers.0, pollers.1)),
         refused: None,
     };
     reader.find_partitions(true)?;
@@ -113,83 +105,37 @@ impl Reader<'_> {
     fn read(&mut self) -> Result<()> {
         let mut looked = Instant::now();
         while !self.worker.is_stopping() {
-            if self.gathering.in_flight() > 0 {
-                self.take_in(Duration::ZERO)?;
-                if let Ok(told) = self.told.1.recv_timeout(LISTEN) {
-                    self.hear(told)?;
-                }
-            } else {
-                self.take_in(POLL)?;
-            }
-            while let Ok(told) = self.told.1.try_recv() {
-                self.hear(told)?;
-            }
+            let in_flight = self.batches.are_in_flight();
+            self.take_in(if in_flight { Duration::ZERO } else { POLL })?;
+            let (done, ended) = self.batches.heard(if in_flight { LISTEN } else { Duration::ZERO });
+            self.note(done);
+            ended?;
             // Before what comes next: whoever is killed leaves no more to do again than was in flight.
             if self.refused.is_none_or(|refused| refused.elapsed() >= COMMIT_AGAIN) {
                 self.commit();
             }
-            while let Some(batch) = self.gathering.next(now_ms()) {
-                self.worker.deliver(batch, &self.told.0);
-            }
+            self.batches.deliver_due();
             self.pause_full()?;
             if looked.elapsed() >= LOOK_EVERY {
                 let found = self.find_partitions(false).and_then(|()| self.measure_lag());
-                self.trouble(found.err().map(|error| format!("{error:#}")));
+                self.batches.trouble(found.err().map(|error| format!("{error:#}")));
                 looked = Instant::now();
             }
-            let mut counts = self.worker.counts.lock();
-            counts.pollers = self.gathering.pollers();
-            counts.in_flight = self.gathering.in_flight();
-            counts.in_flight_max = counts.in_flight_max.max(counts.in_flight);
+            self.batches.count();
         }
         Ok(())
     }
 
-    /// Says that the broker is away, or is back.
-    fn trouble(&mut self, reason: Option<String>) {
-        match reason {
-            Some(reason) => {
-                self.troubled = true;
-                self.worker.counts.state("Problem", Some(reason));
-            }
-            None if self.troubled => {
-                self.troubled = false;
-                self.worker.counts.state("Running", None);
-            }
-            None => {}
-        }
-    }
-
     /// Waits for what is in flight, then commits.
     fn drain(&mut self) {
-        self.worker.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.worker.counts.lock().state = "Stopping".to_owned();
-        while self.gathering.in_flight() > 0 {
-            match self.told.1.recv() {
-                // A batch that stops is not complete, and need not be.
-                Ok(told) => drop(self.hear(told)),
-                Err(_) => break,
-            }
-        }
+        let done = self.batches.drain();
+        self.note(done);
         self.commit();
-        self.worker.counts.lock().in_flight = 0;
     }
 
-    fn hear(&mut self, told: Told) -> Result<()> {
-        match told {
-            Told::Done(positions) => {
-                for (part, position) in positions {
-                    self.done(&part, &position);
-                }
-                Ok(())
-            }
-            Told::Ended { id, complete } => {
-                self.gathering.ended(id);
-                if complete || self.worker.is_stopping() {
-                    return Ok(());
-                }
-                bail!("a batch ended before its time; reading again from what is committed")
-            }
+    fn note(&mut self, done: Done) {
+        for (part, position) in done {
+            self.done(&part, &position);
         }
     }
 
@@ -218,7 +164,7 @@ impl Reader<'_> {
                 Ok((number, record, wanted)) => self.took(number, record, wanted),
                 // The client connects again by itself.
                 Err(error) if is_transient(&error) => {
-                    self.trouble(Some(format!("the broker is away: {error}")));
+                    self.batches.trouble(Some(format!("the broker is away: {error}")));
                     break;
                 }
                 Err(error) => return Err(error).context("the topic cannot be read"),
@@ -231,7 +177,7 @@ impl Reader<'_> {
         let Some(partition) = self.partitions.get_mut(&number) else { return };
         partition.progress.read(record.position.clone());
         if wanted {
-            self.gathering.push(partition.lane.clone(), record, now_ms());
+            self.batches.push(partition.lane.clone(), record);
         } else {
             let (part, position) = (record.part, record.position);
             self.worker.counts.lock().filtered += 1;
@@ -284,7 +230,7 @@ impl Reader<'_> {
     fn pause_full(&mut self) -> Result<()> {
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (number, partition) in &mut self.partitions {
-            let full = self.gathering.is_full(&partition.lane);
+            let full = self.batches.is_full(&partition.lane);
             if full != partition.paused {
                 (if full { &mut pause } else { &mut resume }).add_partition(self.topic, *number);
                 partition.paused = full;

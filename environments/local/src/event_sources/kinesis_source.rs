@@ -4,23 +4,21 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::{
     aws_api::{StreamError, data_of},
-    dispatch::{Told, Worker, now_ms},
+    batches::{Batches, Done},
+    dispatch::{Worker, now_ms},
     event, filter,
-    gathering::{Gathering, Lane, Limits, Pollers},
+    gathering::{Lane, Pollers},
     mapping::{Source, Start},
     progress::Progress,
     record::{Position, Record},
@@ -83,9 +81,7 @@ struct Reader<'a> {
     kept: Kept,
     unwritten: bool,
     shards: BTreeMap<String, Shard>,
-    gathering: Gathering,
-    told: (Sender<Told>, Receiver<Told>),
-    troubled: bool,
+    batches: Batches<'a>,
 }
 
 /// Reads until the worker is to stop; what is in flight then is waited for. How far it came is kept in a directory.
@@ -96,7 +92,6 @@ struct Reader<'a> {
 pub fn run(worker: &Worker, directory: &Path) -> Result<()> {
     let Source::Kinesis { stream, parallelization_factor } = &worker.mapping.source else { return Ok(()) };
     let file = directory.join(format!("{}.json", worker.mapping.uuid));
-    let limits = Limits { batch_size: worker.mapping.batch_size, window_ms: worker.mapping.window_ms };
     let mut reader = Reader {
         worker,
         stream,
@@ -106,9 +101,7 @@ pub fn run(worker: &Worker, directory: &Path) -> Result<()> {
         file,
         unwritten: false,
         shards: BTreeMap::new(),
-        gathering: Gathering::new(limits, Pollers::EachLane),
-        told: channel(),
-        troubled: false,
+        batches: Batches::new(worker, Pollers::EachLane),
     };
     reader.find_shards()?;
     worker.counts.state("Running", None);
@@ -131,76 +124,32 @@ impl Reader<'_> {
             for id in due {
                 self.read_shard(&id);
             }
-            while let Ok(told) = self.told.1.try_recv() {
-                self.hear(told)?;
-            }
-            while let Some(batch) = self.gathering.next(now_ms()) {
-                self.worker.deliver(batch, &self.told.0);
-            }
             self.finish_shards();
             self.keep()?;
+            self.batches.deliver_due();
             if looked.elapsed() >= LOOK_EVERY {
                 let found = self.find_shards();
-                self.trouble(found.err().map(|error| format!("{error:#}")));
+                self.batches.trouble(found.err().map(|error| format!("{error:#}")));
                 looked = Instant::now();
             }
-            {
-                let mut counts = self.worker.counts.lock();
-                counts.pollers = self.gathering.pollers();
-                counts.in_flight = self.gathering.in_flight();
-                counts.in_flight_max = counts.in_flight_max.max(counts.in_flight);
-            }
-            if let Ok(told) = self.told.1.recv_timeout(PAUSE) {
-                self.hear(told)?;
-            }
+            self.batches.count();
+            let (done, ended) = self.batches.heard(PAUSE);
+            self.note(done);
+            ended?;
         }
         Ok(())
     }
 
-    fn trouble(&mut self, reason: Option<String>) {
-        match reason {
-            Some(reason) => {
-                self.troubled = true;
-                self.worker.counts.state("Problem", Some(reason));
-            }
-            None if self.troubled => {
-                self.troubled = false;
-                self.worker.counts.state("Running", None);
-            }
-            None => {}
-        }
-    }
-
     /// Waits for what is in flight, then keeps how far it came.
     fn drain(&mut self) -> Result<()> {
-        self.worker.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.worker.counts.lock().state = "Stopping".to_owned();
-        while self.gathering.in_flight() > 0 {
-            match self.told.1.recv() {
-                // A batch that stops is not complete, and need not be.
-                Ok(told) => drop(self.hear(told)),
-                Err(_) => break,
-            }
-        }
-        self.worker.counts.lock().in_flight = 0;
+        let done = self.batches.drain();
+        self.note(done);
         self.keep()
     }
 
-    fn hear(&mut self, told: Told) -> Result<()> {
-        match told {
-            Told::Done(positions) => {
-                for (part, position) in positions {
-                    self.done(&part, &position);
-                }
-                Ok(())
-            }
-            Told::Ended { id, complete } => {
-                self.gathering.ended(id);
-                if complete || self.worker.is_stopping() {
-                    return Ok(());
-                }
-                bail!("a batch ended before its time; reading again from what is kept")
-            }
+    fn note(&mut self, done: Done) {
+        for (part, position) in done {
+            self.done(&part, &position);
         }
     }
 
@@ -221,7 +170,7 @@ impl Reader<'_> {
     }
 
     fn is_full(&self, shard: &Shard) -> bool {
-        (0..self.factor).any(|share| self.gathering.is_full(&Lane { part: shard.part.clone(), share }))
+        (0..self.factor).any(|share| self.batches.is_full(&Lane { part: shard.part.clone(), share }))
     }
 
     /// Begins to read shards that are not read yet. A shard that came of others waits until these are done, so that the
@@ -321,7 +270,7 @@ impl Reader<'_> {
             }
             Err(StreamError::Other(reason)) => {
                 shard.iterator = None;
-                self.trouble(Some(format!("{id} cannot be read: {reason}")));
+                self.batches.trouble(Some(format!("{id} cannot be read: {reason}")));
             }
         }
     }
@@ -356,7 +305,7 @@ impl Reader<'_> {
         let key = record.get("PartitionKey").and_then(Json::as_str).unwrap_or_default();
         let lane = Lane { part: part.clone(), share: share_of(key, self.factor) };
         let record = Record { part, position, timestamp_ms, key: None, json: json.to_string() };
-        self.gathering.push(lane, record, now_ms());
+        self.batches.push(lane, record);
     }
 }
 
