@@ -133,7 +133,10 @@ fn a_failure_names_its_construct_and_the_next_deployment_goes_on() {
     house.edit("kafka.template.json", spoil);
     let (success, text) = house.run(&["deploy"]);
     assert!(!success, "{text}");
-    assert!(text.contains("failed at kafka/Impossible (AWS::MSK::Topic, CREATE_FAILED)"), "{text}");
+    assert!(
+        text.contains("failed at kafka/Impossible (Impossible, AWS::MSK::Topic, CREATE_FAILED)"),
+        "{text}"
+    );
     // The same failure again: the stack is in ROLLBACK_COMPLETE and made anew.
     let (success, text) = house.run(&["deploy"]);
     assert!(!success && text.contains("ROLLBACK_COMPLETE, which takes no update"), "{text}");
@@ -180,6 +183,8 @@ fn an_interrupted_deployment_says_what_it_leaves_and_can_be_run_again() {
 
     let again = house.succeeds(&["deploy"]);
     assert!(again.contains("messages/s flow"), "{again}");
+    // The lock was given back: one that was not is taken over on the same machine.
+    assert!(!again.contains("taken over"), "{again}");
 
     // Also a teardown that is killed before the workloads, in the middle of the stacks, and at the end.
     for place in ["workloads", "deleting", "deleted", "floodgate-local-network", "parts"] {
