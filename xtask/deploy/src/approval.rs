@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::{
-    cloudformation::{Deployed, ResourceChange},
+    cloudformation::{ChangeSet, Deployed, ResourceChange},
     execute::Prepared,
     living::drift::{Drifted, Looked},
     plan::status::has_come_to_be,
@@ -144,21 +144,18 @@ pub fn summarise(manifest: &Manifest, wave: &[Prepared<'_>], looked: Vec<Looked>
 /// What has drifted, with whether its change set touches it.
 fn drift(wave: &[Prepared<'_>], looked: Vec<Looked>) -> (Vec<Drift>, Vec<(String, String)>) {
     let (mut drift, mut unknown) = (Vec::new(), Vec::new());
-    for Looked { stack, found } in looked {
-        match found {
-            Err(why) => unknown.push((stack, why)),
-            Ok(found) => {
-                let changes = wave.iter().filter(|one| one.step.name == stack);
-                let touched: BTreeSet<&str> = changes
-                    .flat_map(|one| &one.change_set.changes)
-                    .map(|change| change.logical_id.as_str())
-                    .collect();
-                drift.extend(found.into_iter().map(|drifted| Drift {
-                    overwritten: touched.contains(drifted.logical_id.as_str()),
-                    drifted,
-                }));
-            }
-        }
+    for Looked { stack, drifted, unknown: why } in looked {
+        let changes = wave.iter().filter(|one| one.step.name == stack);
+        let touched: BTreeSet<&str> = changes
+            .flat_map(|one| &one.change_set.changes)
+            .map(|change| change.logical_id.as_str())
+            .collect();
+        drift.extend(
+            drifted
+                .into_iter()
+                .map(|one| Drift { overwritten: touched.contains(one.logical_id.as_str()), drifted: one }),
+        );
+        unknown.extend(why.map(|why| (stack, why)));
     }
     (drift, unknown)
 }
@@ -188,9 +185,20 @@ fn literal(parameters: &BTreeMap<String, String>) -> Vec<ParameterWiring> {
 }
 
 fn stack_summary(one: &Prepared<'_>) -> StackSummary {
-    let mut summary =
-        StackSummary { name: one.step.name.clone(), deleted: one.after.is_none(), ..StackSummary::default() };
-    for change in &one.change_set.changes {
+    StackSummary { deleted: one.after.is_none(), ..changes(&one.step.name, &one.change_set) }
+}
+
+/// What a change set does to a stack, where nothing else of the environment is looked at.
+#[must_use]
+pub fn shown(stack: &str, change_set: &ChangeSet) -> String {
+    let stacks = vec![changes(stack, change_set)];
+    let summary = Summary { stacks, drift: Vec::new(), drift_unknown: Vec::new(), callouts: Vec::new() };
+    render(&summary).trim_end().to_owned()
+}
+
+fn changes(stack: &str, change_set: &ChangeSet) -> StackSummary {
+    let mut summary = StackSummary { name: stack.to_owned(), ..StackSummary::default() };
+    for change in &change_set.changes {
         let list = match (change.action.as_str(), change.replacement.as_str()) {
             ("Add" | "Import", _) => &mut summary.added,
             ("Remove", _) => &mut summary.removed,

@@ -189,6 +189,7 @@ impl Scene<'_> {
             self.entry(id)?;
         }
         let mut all = Vec::new();
+        let mut unread = Vec::new();
         let mut looked = false;
         for entry in self.manifest.stacks.iter().filter(|stack| only.is_empty() || only.contains(&stack.id)) {
             if self.operations.cloud.describe(&entry.name).await?.is_none() {
@@ -196,11 +197,13 @@ impl Scene<'_> {
             }
             looked = true;
             let template = self.operations.cloud.template(&entry.name).await?;
-            let drifted = drift::detect(self.client, self.poll, entry, &template).await?;
+            let detected = drift::detect_readable(self.client, self.poll, entry, &template).await?;
+            let drifted = detected.drifted;
             if !self.json {
-                match drifted.len() {
-                    0 => println!("{}: as its template says", entry.name),
-                    count => println!("{}: {count} resources have drifted", entry.name),
+                match (drifted.len(), &detected.unread) {
+                    (0, None) => println!("{}: as its template says", entry.name),
+                    (0, Some(_)) => println!("{}: what could be read is as its template says", entry.name),
+                    (count, _) => println!("{}: {count} resources have drifted", entry.name),
                 }
                 for one in &drifted {
                     println!("  {}", one.to_string().replace('\n', "\n  "));
@@ -212,6 +215,7 @@ impl Scene<'_> {
                 drift::revert(self.client, &self.operations, of, &template).await?;
             }
             all.extend(drifted);
+            unread.extend(detected.unread.map(|why| format!("{}: {why}", entry.name)));
         }
         if !looked {
             let what = if only.is_empty() { "nothing" } else { "none of these stacks" };
@@ -220,6 +224,12 @@ impl Scene<'_> {
         }
         if self.json {
             println!("{}", serde_json::to_string_pretty(&all)?);
+        }
+        if !unread.is_empty() {
+            bail!(
+                "whether all is as it should be is not known; some resources could not be read:\n  {}",
+                unread.join("\n  ")
+            );
         }
         Ok(if exit_code && !all.is_empty() { ExitCode::from(3) } else { ExitCode::SUCCESS })
     }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    approval::shown,
     cloudformation::{CHANGE_SET, CloudFormation},
     operation::{Operations, Sources},
     sdk::told,
@@ -67,17 +68,43 @@ impl std::fmt::Display for Drifted {
     }
 }
 
-/// Detects the drift of a stack. A type that CloudFormation cannot read back is not compared.
+/// What a detection has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detected {
+    /// Resources that are not as their stack says.
+    pub drifted: Vec<Drifted>,
+    /// Why others could not be read, so that nobody knows whether they are.
+    pub unread: Option<String>,
+}
+
+/// Detects the drift of a stack as a whole. A type that CloudFormation cannot read back is not compared.
 ///
 /// # Errors
 ///
-/// What the SDK says, or that it takes too long.
+/// What the SDK says, that a resource could not be read, or that it takes too long.
 pub async fn detect(
     client: &Client,
     poll: Duration,
     entry: &StackEntry,
     template: &Json,
 ) -> Result<Vec<Drifted>> {
+    match detect_readable(client, poll, entry, template).await? {
+        Detected { drifted, unread: None } => Ok(drifted),
+        Detected { unread: Some(why), .. } => bail!("the drift of {} cannot be detected: {why}", entry.name),
+    }
+}
+
+/// The same of those resources that can be read, with the reason why others could not be.
+///
+/// # Errors
+///
+/// What the SDK says, or that it takes too long.
+pub async fn detect_readable(
+    client: &Client,
+    poll: Duration,
+    entry: &StackEntry,
+    template: &Json,
+) -> Result<Detected> {
     let name = &entry.name;
     let what = |doing: &str| format!("the drift of {name} cannot be {doing}");
     let begun = client
@@ -88,7 +115,7 @@ pub async fn detect(
         .map_err(|error| told(error, &what("detected")))?;
     let id = begun.stack_drift_detection_id().context("CloudFormation gives no id of the detection")?;
     let deadline = Instant::now() + DETECTION_TIMEOUT;
-    loop {
+    let unread = loop {
         let answer = client
             .describe_stack_drift_detection_status()
             .stack_drift_detection_id(id)
@@ -96,16 +123,16 @@ pub async fn detect(
             .await
             .map_err(|error| told(error, &what("detected")))?;
         match answer.detection_status() {
-            Some(StackDriftDetectionStatus::DetectionComplete) => break,
+            Some(StackDriftDetectionStatus::DetectionComplete) => break None,
             // Some resources could not be read; those that could are told.
             Some(StackDriftDetectionStatus::DetectionFailed) => {
                 let why = answer.detection_status_reason().unwrap_or("CloudFormation does not say why");
-                bail!("{}: {why}", what("detected"));
+                break Some(why.to_owned());
             }
             _ if Instant::now() >= deadline => bail!("{} within half an hour", what("detected")),
             _ => sleep(poll).await,
         }
-    }
+    };
     let mut found = Vec::new();
     let mut token: Option<String> = None;
     loop {
@@ -148,7 +175,7 @@ pub async fn detect(
         }
         token = answer.next_token().map(str::to_owned);
         if token.is_none() {
-            return Ok(found);
+            return Ok(Detected { drifted: found, unread });
         }
     }
 }
@@ -158,8 +185,10 @@ pub async fn detect(
 pub struct Looked {
     /// The stack's name.
     pub stack: String,
-    /// What has drifted, or why that is not known.
-    pub found: Result<Vec<Drifted>, String>,
+    /// What has drifted, as far as that is known.
+    pub drifted: Vec<Drifted>,
+    /// Why it is not known, or not of all resources.
+    pub unknown: Option<String>,
 }
 
 /// Detects the drift of several stacks, side by side and each within a time: CloudFormation reads every resource,
@@ -174,11 +203,13 @@ pub async fn look(
         let entry = entry.clone();
         let template = template.clone();
         async move {
-            let found = match tokio::time::timeout(within, detect(client, poll, &entry, &template)).await {
-                Ok(found) => found.map_err(|error| format!("{error:#}")),
-                Err(_) => Err(format!("it was not known within {} s", within.as_secs())),
+            let detected = detect_readable(client, poll, &entry, &template);
+            let (drifted, unknown) = match tokio::time::timeout(within, detected).await {
+                Ok(Ok(Detected { drifted, unread })) => (drifted, unread),
+                Ok(Err(error)) => (Vec::new(), Some(format!("{error:#}"))),
+                Err(_) => (Vec::new(), Some(format!("it was not known within {} s", within.as_secs()))),
             };
-            Looked { stack: entry.name, found }
+            Looked { stack: entry.name, drifted, unknown }
         }
     };
     stream::iter(stacks.iter().copied().map(one)).buffered(DETECTIONS).collect().await
@@ -222,8 +253,9 @@ pub async fn revert(
         .map_err(|error| told(error, &format!("CloudFormation refuses to revert the drift of {name}")))?;
     let way_on = ". Where the endpoint knows no change sets that heed drift, change the resource back by hand, as `cargo xtask drift` shows it";
     let failed = format!("the drift of {name} is not reverted");
-    if operations.await_change_set(name, &failed, way_on).await?.is_none() {
+    let Some(change_set) = operations.await_change_set(name, &failed, way_on).await? else {
         bail!("{failed}: CloudFormation finds nothing to change{way_on}");
-    }
+    };
+    operations.reporter.say(&shown(name, &change_set));
     operations.execute(name, template, &Sources::new()).await
 }

@@ -10,6 +10,7 @@ use aws_sdk_cloudformation::{
 use cfn::{Json, assembly::StackEntry, to_canonical_bytes};
 
 use crate::{
+    approval::shown,
     cloudformation::{CHANGE_SET, CloudFormation},
     living::change::with_imported,
     operation::{Operations, Sources},
@@ -114,9 +115,10 @@ pub async fn run(
         .await
         .map_err(|error| told(error, &format!("CloudFormation refuses the import into {name}")))?;
     let failed = format!("nothing is imported into {name}");
-    if operations.await_change_set(name, &failed, "").await?.is_none() {
+    let Some(change_set) = operations.await_change_set(name, &failed, "").await? else {
         bail!("{failed}: CloudFormation finds nothing to change");
-    }
+    };
+    operations.reporter.say(&shown(name, &change_set));
     operations.reporter.stack(name, "importing", &ids.join(", "));
     operations.execute(name, &template, &Sources::new()).await
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 use cfn::{Json, assembly::StackEntry};
 
 use crate::{
+    approval::shown,
     cloudformation::{CloudFormation, Target},
     living::change::without_orphan,
     operation::{Operations, Sources},
@@ -48,7 +49,8 @@ async fn update(
         capabilities: entry.capabilities.clone(),
         role_arn: role.map(str::to_owned),
     };
-    if operations.change_set(&target, false).await?.is_some() {
+    if let Some(change_set) = operations.change_set(&target, false).await? {
+        operations.reporter.say(&shown(&entry.name, &change_set));
         operations.execute(&entry.name, &target.template, &Sources::new()).await?;
     }
     Ok(())
