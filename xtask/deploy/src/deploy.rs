@@ -276,7 +276,9 @@ impl Deployment<'_> {
         for entry in &self.manifest.stacks {
             self.look_up(&entry.parameters, &mut known).await?;
         }
-        self.assets.named(&mut known).await?;
+        for (function, why) in self.assets.named_as_built(&mut known).await {
+            self.reporter.say(&format!("whether the code of {function} has changed is not known: {why:#}"));
+        }
         Ok(execution.plan(&mut known).await?.0)
     }
 

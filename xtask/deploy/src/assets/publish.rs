@@ -39,6 +39,9 @@ const LIVE: &str = "assets";
 /// How many uploads are under way at a time.
 const UPLOADS: usize = 6;
 
+/// How many images are pushed at a time: the layers of each are in memory meanwhile.
+const PUSHES: usize = 3;
+
 /// Field -> value of an asset.
 type Fields = BTreeMap<String, String>;
 
@@ -150,10 +153,14 @@ impl<'a> Assets<'a> {
             .await
             .inspect_err(|_: &anyhow::Error| self.reporter.settle(LIVE))?;
         known.assets.extend(published);
-        for asset in images {
-            let fields = self.published_image(asset, known).await?;
-            known.assets.insert(asset.name.clone(), fields);
-        }
+        let of = &*known;
+        let published: Vec<(String, Fields)> = stream::iter(images)
+            .map(|asset| async { Ok((asset.name.clone(), self.published_image(asset, of).await?)) })
+            .buffer_unordered(PUSHES)
+            .try_collect::<Vec<_>>()
+            .await
+            .inspect_err(|_: &anyhow::Error| self.reporter.settle(LIVE))?;
+        known.assets.extend(published);
         Ok(())
     }
 
@@ -218,17 +225,31 @@ impl<'a> Assets<'a> {
     }
 
     /// Makes known where functions will lie and, of a release, which images it has, without publishing them: for who
-    /// only plans or looks. Before there is a bucket nothing is known.
+    /// only looks. Before there is a bucket nothing is known.
     ///
     /// # Errors
     ///
     /// What is not built, or cannot run where it should.
     pub async fn named(&self, known: &mut Known) -> Result<()> {
-        let Ok(bucket) = self.bucket(known) else { return Ok(()) };
+        match self.named_as_built(known).await.into_iter().next() {
+            Some((_, why)) => Err(why),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for who only plans. Gives the functions that are not built here, or not for what they run on, each with
+    /// what is missing: where those will lie is not known.
+    pub async fn named_as_built(&self, known: &mut Known) -> Vec<(String, anyhow::Error)> {
+        let Ok(bucket) = self.bucket(known) else { return Vec::new() };
+        let mut unknown = Vec::new();
         for asset in self.manifest.assets.iter().filter(|asset| asset.kind == AssetKind::Zip) {
-            let packed = self.pack(asset).await?;
-            let fields = fields(&bucket, format!("{ASSETS}{}", packed.file));
-            known.assets.insert(asset.name.clone(), fields);
+            match self.pack(asset).await {
+                Ok(packed) => {
+                    let fields = fields(&bucket, format!("{ASSETS}{}", packed.file));
+                    known.assets.insert(asset.name.clone(), fields);
+                }
+                Err(why) => unknown.push((asset.name.clone(), why)),
+            }
         }
         self.reporter.settle(LIVE);
         for (name, released) in self.released.iter().flatten() {
@@ -238,7 +259,7 @@ impl<'a> Assets<'a> {
                 known.assets.insert(name.clone(), image_fields(&repository, image));
             }
         }
-        Ok(())
+        unknown
     }
 
     /// The bucket, once its stack is deployed.

@@ -4,8 +4,9 @@
 #![allow(dead_code)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -28,6 +29,10 @@ pub(crate) struct Held {
     pub(crate) fails_from: Option<usize>,
     /// Uploads that still fail, whatever their number.
     pub(crate) failures_left: usize,
+    /// Repositories of which an upload was begun.
+    pub(crate) begun: BTreeSet<String>,
+    /// In so many repositories uploads must have begun before one ends; else it fails after a while.
+    pub(crate) together: usize,
     /// The `Authorization` that is wanted.
     pub(crate) wants: Option<String>,
     pub(crate) requests: usize,
@@ -55,6 +60,21 @@ impl Server {
         self.held.lock().unwrap()
     }
 
+    /// Waits until uploads have begun in as many repositories as are wanted together; whether they have.
+    async fn met(&self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let is_met = {
+                let held = self.held();
+                held.begun.len() >= held.together
+            };
+            if is_met || Instant::now() >= deadline {
+                return is_met;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub(crate) fn add_blob(&self, bytes: &[u8]) -> String {
         let digest = digest(bytes);
         self.held().blobs.insert(digest.clone(), bytes.to_vec());
@@ -80,6 +100,9 @@ fn plain(status: StatusCode) -> Response {
 async fn answer(State(server): State<Server>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
+    if parts.method == Method::PUT && parts.uri.path().contains("/uploads/") && !server.met().await {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR);
+    }
     let mut held = server.held();
     held.requests += 1;
     let signed = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -104,11 +127,14 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
     };
     match (&parts.method, place, name) {
         (&Method::GET, "", "v2") => plain(StatusCode::OK),
-        (&Method::POST, _, "uploads") => Response::builder()
-            .status(StatusCode::ACCEPTED)
-            .header(header::LOCATION, format!("{path}one"))
-            .body(Body::empty())
-            .unwrap(),
+        (&Method::POST, place, "uploads") => {
+            held.begun.insert(place.to_owned());
+            Response::builder()
+                .status(StatusCode::ACCEPTED)
+                .header(header::LOCATION, format!("{path}one"))
+                .body(Body::empty())
+                .unwrap()
+        }
         (&Method::PUT, place, _) if place.ends_with("/uploads") => {
             let named = parts.uri.query().unwrap_or_default().replace("%3A", ":");
             let named = named.strip_prefix("digest=").unwrap().to_owned();
