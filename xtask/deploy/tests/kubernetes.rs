@@ -173,6 +173,15 @@ async fn a_rollout_that_is_stuck_fails_the_installation_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_rollout_is_watched_on_when_the_api_is_away_for_a_moment() {
+    let fixture = Fixture::new().await;
+    fixture.shared.lock().unwrap().away = 2;
+    fixture.installation().run().await.unwrap();
+    assert_eq!(fixture.shared.lock().unwrap().away, 0, "it was away");
+    assert!(fixture.paths().contains(&SETTINGS_PATH.to_owned()), "what comes after it was done");
+}
+
+#[tokio::test]
 async fn a_kind_that_the_cluster_does_not_know_is_named() {
     let (cluster, _) = cluster().await;
     let scaled = json!({ "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": { "name": "x", "namespace": "trades" } });

@@ -28,6 +28,9 @@ pub const FIELD_MANAGER: &str = "floodgate";
 /// How often an object is looked at while it changes.
 const POLL: Duration = Duration::from_secs(1);
 
+/// How long the API may be away while something is waited for: its servers are replaced, and so is a connection.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+
 /// How long a Job may take to go before it is made anew: its pods have their grace period.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -51,6 +54,37 @@ pub struct Cluster {
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+/// Since when the API has been away, while something is waited for.
+#[derive(Debug, Default)]
+struct Away(Option<Instant>);
+
+impl Away {
+    /// The answer, or nothing where the API is away for a moment.
+    ///
+    /// # Errors
+    ///
+    /// What it refuses, or that it has been away for too long.
+    fn passes<T>(&mut self, answer: kube::Result<T>, object: &Object) -> Result<Option<T>> {
+        let error = match answer {
+            Ok(answer) => {
+                self.0 = None;
+                return Ok(Some(answer));
+            }
+            Err(error) => error,
+        };
+        let passes = match &error {
+            kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+            kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => true,
+            _ => false,
+        };
+        let since = *self.0.get_or_insert_with(Instant::now);
+        if passes && since.elapsed() < AWAY_MAX {
+            return Ok(None);
+        }
+        Err(error).with_context(|| format!("{object} cannot be read"))
     }
 }
 
@@ -201,8 +235,13 @@ impl Cluster {
         let api = self.api(object).await?;
         let deadline = Instant::now() + timeout;
         let mut told = String::new();
+        let mut away = Away::default();
         loop {
-            let now = serde_json::to_value(api.get(&object.name).await?)?;
+            let Some(now) = away.passes(api.get(&object.name).await, object)? else {
+                sleep(POLL).await;
+                continue;
+            };
+            let now = serde_json::to_value(now)?;
             match progress(&now) {
                 Progress::Complete => return Ok(()),
                 Progress::Failed { why } => {
@@ -265,7 +304,13 @@ impl Cluster {
             Err(error) => return Err(error).with_context(|| format!("{object} cannot be deleted")),
         }
         let deadline = Instant::now() + timeout;
-        while let Some(left) = api.get_opt(&object.name).await? {
+        let mut away = Away::default();
+        loop {
+            let Some(there) = away.passes(api.get_opt(&object.name).await, object)? else {
+                sleep(POLL).await;
+                continue;
+            };
+            let Some(left) = there else { return Ok(()) };
             if Instant::now() >= deadline {
                 let finalizers = left.metadata.finalizers.unwrap_or_default().join(", ");
                 bail!(
@@ -275,7 +320,6 @@ impl Cluster {
             }
             sleep(POLL).await;
         }
-        Ok(())
     }
 
     fn inventory_of(environment: &str) -> Object {

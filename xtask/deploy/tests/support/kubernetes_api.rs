@@ -33,6 +33,8 @@ pub(crate) struct Store {
     pub(crate) log: Vec<String>,
     /// Applications after which everything is refused.
     pub(crate) refuse_after: Option<usize>,
+    /// Looks at deployments that find the API away, once something was applied.
+    pub(crate) away: usize,
     /// Whether deployments ever become available.
     pub(crate) stuck: bool,
     /// Groups that a chart brings, once it is installed.
@@ -160,6 +162,12 @@ async fn serve(
             }
         }
         _ => {
+            if path.contains("/deployments/") && store.objects.contains_key(&path) && store.away > 0 {
+                store.away -= 1;
+                let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "ServiceUnavailable",
+                    "message": "the API's server is being replaced", "code": 503 });
+                return (StatusCode::SERVICE_UNAVAILABLE, Body(body));
+            }
             if let Some(object) = store.objects.get(&path) {
                 return (StatusCode::OK, Body(object.clone()));
             }
