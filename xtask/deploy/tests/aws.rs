@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "aws/changes.rs"]
+mod changes;
 #[path = "support/registry.rs"]
 mod held_registry;
 #[path = "support/kubernetes_api.rs"]
@@ -11,14 +13,15 @@ mod kubernetes_api;
 mod promotion;
 #[path = "support/small_aws.rs"]
 mod small_aws;
+#[path = "aws/taking_down.rs"]
+mod taking_down;
 
 use std::{
     collections::VecDeque,
     fs,
-    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::{Arc, Mutex},
 };
 
@@ -395,6 +398,28 @@ async fn an_environment_comes_to_be_in_order_and_a_second_time_nothing_changes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn images_are_pushed_side_by_side() {
+    let scene = Scene::new().await;
+    let repository = format!("{}/fg-dev/other", scene.registry_host);
+    scene.edit("cluster.template.json", |template| {
+        template["Outputs"]["Other"] = json!({ "Value": repository });
+    });
+    scene.edit("manifest.json", |manifest| {
+        let other = json!({ "name": "other", "kind": "image", "package": "answer", "repository": output("cluster", "Other") });
+        manifest["assets"].as_array_mut().unwrap().push(other);
+        let value = wired("other", asset("other", "image_uri"));
+        manifest["workloads"][0]["values"].as_array_mut().unwrap().push(value);
+    });
+    let manifest = fs::read_to_string(scene.path("assembly/kubernetes/consumer.yaml")).unwrap();
+    let other = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: other, namespace: trades}\ndata: {image: \"${{ other }}\"}\n";
+    scene.write("kubernetes/consumer.yaml", manifest + other);
+    // No upload of the one ends before one of the other has begun.
+    scene.registry.held().together = 2;
+    let text = scene.succeeds(&["deploy"]);
+    assert_eq!(text.matches("blobs sent").count(), 2, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_failed_anywhere_is_gone_on_with() {
     let scene = Scene::new().await;
     // The migration fails: the code that needs it is not touched.
@@ -521,166 +546,4 @@ async fn swapped_code_is_pushed_and_rolled_out_and_nothing_else_is_touched() {
         assert_eq!(count(&journal, text), 0, "{text}: {journal:#?}");
     }
     assert_ne!(image(), before);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_has_changed_is_shown_before_it_is_overwritten() {
-    let scene = Scene::new().await;
-    scene.succeeds(&["deploy", "--stacks-only"]);
-    assert_eq!(count(&scene.journal(), "DetectStackDrift"), 0, "what is not there has not drifted");
-    let drifted = "<member><StackId>s</StackId><LogicalResourceId>Topic</LogicalResourceId><ResourceType>AWS::MSK::Topic</ResourceType><StackResourceDriftStatus>MODIFIED</StackResourceDriftStatus><PropertyDifferences><member><PropertyPath>/PartitionCount</PropertyPath><ExpectedValue>24</ExpectedValue><ActualValue>30</ActualValue><DifferenceType>NOT_EQUAL</DifferenceType></member></PropertyDifferences><Timestamp>2026-01-01T00:00:00Z</Timestamp></member>";
-    scene.aws.held().drifts.insert("fg-dev-kafka".to_owned(), drifted.to_owned());
-    // Nothing changes, so nobody is asked.
-    scene.succeeds(&["deploy", "--stacks-only"]);
-    assert_eq!(count(&scene.journal(), "DetectStackDrift"), 0);
-
-    scene.edit("kafka.template.json", |template| {
-        template["Resources"]["Topic"]["Properties"]["PartitionCount"] = json!(48);
-    });
-    let arguments = ["deploy", "--stacks-only", "--require-approval", "broadening"];
-    let refused = scene.engine(&arguments).stdin(Stdio::null()).output().unwrap();
-    assert_eq!(refused.status.code(), Some(4), "{}", told(refused).1);
-    let journal = scene.journal();
-    assert_eq!(count(&journal, "DetectStackDrift"), 1, "only of what will change: {journal:#?}");
-    assert_eq!(count(&journal, "ExecuteChangeSet"), 0, "{journal:#?}");
-    let text = scene.succeeds(&["deploy", "--stacks-only", "--require-approval", "never"]);
-    for part in
-        ["Topic (AWS::MSK::Topic) is modified; this deployment overwrites it", "/PartitionCount: 24 -> 30"]
-    {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-
-    scene.journal();
-    scene.edit("kafka.template.json", |template| {
-        template["Resources"]["Topic"]["Properties"]["PartitionCount"] = json!(50);
-    });
-    scene.succeeds(&["deploy", "--stacks-only", "--no-drift", "--require-approval", "broadening"]);
-    assert_eq!(count(&scene.journal(), "DetectStackDrift"), 0);
-}
-
-/// Adds what charts and people leave: a claim, a load balancer, a volume that is to be kept, something tagged.
-fn clutter(scene: &Scene) {
-    let mut api = scene.kubernetes.lock().unwrap();
-    let mut add = |path: &str, object: Json| api.objects.insert(path.to_owned(), object);
-    add(
-        "/api/v1/namespaces/monitoring/persistentvolumeclaims/prometheus",
-        json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "prometheus", "namespace": "monitoring" } }),
-    );
-    add(
-        "/apis/networking.k8s.io/v1/namespaces/other/ingresses/by-hand",
-        json!({ "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": { "name": "by-hand", "namespace": "other" } }),
-    );
-    add(
-        "/api/v1/persistentvolumes/pv-1",
-        json!({ "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "pv-1" },
-            "spec": { "persistentVolumeReclaimPolicy": "Retain", "csi": { "volumeHandle": "vol-1" } } }),
-    );
-    let arn = |service: &str, rest: &str| format!("arn:aws:{service}:eu-west-1:{ACCOUNT}:{rest}");
-    scene.aws.held().tagged = vec![arn("ec2", "network-interface/eni-1"), arn("kms", "key/key-1")];
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_environment_is_taken_down_workloads_first_and_what_stays_is_told() {
-    let scene = Scene::new().await;
-    scene.succeeds(&["deploy"]);
-    clutter(&scene);
-    scene.aws.held().undeletable.insert("fg-dev-delivery/Artifacts".to_owned());
-    scene.aws.held().parameters.insert("/fg-dev/hotswapped".to_owned(), ("[]".to_owned(), 1));
-    scene.aws.held().stacks.get_mut("fg-dev-kafka").unwrap().protected = true;
-    scene.journal();
-
-    // While something of the cluster does not go, no stack is touched.
-    let cluster = scene.aws.held().cluster.replace("http://127.0.0.1:9".to_owned());
-    let text = scene.fails(&["teardown"]);
-    assert!(text.contains("no stack was touched") && text.contains("is not reached from here"), "{text}");
-    assert!(scene.journal().is_empty());
-    scene.aws.held().cluster = cluster;
-
-    let text = scene.succeeds(&["teardown"]);
-    let journal = scene.journal();
-    in_order(
-        &journal,
-        &[
-            &format!("kubernetes delete {DEPLOYMENT}"),
-            "helm uninstall keda",
-            "kubernetes delete /apis/networking.k8s.io/v1/namespaces/other/ingresses/by-hand",
-            "kubernetes delete /api/v1/namespaces/monitoring/persistentvolumeclaims/prometheus",
-            "DeleteStack fg-dev-ledger as execution",
-            "DeleteStack fg-dev-ledger-database as execution",
-            "DeleteStack fg-dev-cluster as execution",
-            "DeleteStack fg-dev-kafka as execution",
-            "tagging GetResources",
-        ],
-    );
-    // The stack of the role goes without it, and its bucket, which holds something, stays.
-    in_order(
-        &journal,
-        &["fg-dev-kafka", "DeleteStack fg-dev-delivery", "DeleteStack fg-dev-delivery without Artifacts"],
-    );
-    assert_eq!(count(&journal, "DeleteStack fg-dev-delivery as"), 0);
-    assert_eq!(count(&journal, "s3 empty"), 0);
-    for part in [
-        "aws ec2 delete-volume --volume-id vol-1 --region eu-west-1",
-        "aws kms schedule-key-deletion --key-id key-1",
-        "aws s3 rb s3://artifacts --force",
-        "`--purge` empties and deletes it",
-        "aws ssm delete-parameter --name /fg-dev/deploy-lock",
-        "aws ssm delete-parameter --name /fg-dev/hotswapped",
-        "aws ec2 delete-network-interface --network-interface-id eni-1",
-    ] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-    assert_eq!(text.matches("key/key-1").count(), 0, "what is kept is no orphan: {text}");
-    assert!(scene.aws.held().stacks.is_empty());
-
-    // Everything is gone, the cluster as well.
-    scene.aws.held().cluster = None;
-    scene.succeeds(&["teardown"]);
-    assert_eq!(count(&scene.journal(), "DeleteStack"), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn buckets_are_emptied_where_that_is_asked_for() {
-    let scene = Scene::new().await;
-    scene.succeeds(&["deploy"]);
-    scene.aws.held().undeletable.insert("fg-dev-delivery/Artifacts".to_owned());
-    scene.journal();
-    let text = scene.succeeds(&["teardown", "--purge"]);
-    in_order(&scene.journal(), &["s3 empty artifacts", "DeleteStack fg-dev-delivery"]);
-    assert!(text.contains("emptied") && !text.contains("s3://artifacts"), "{text}");
-    assert!(text.contains("/fg-dev/deploy-lock") && !text.contains("hotswapped"), "none was written: {text}");
-    assert!(scene.aws.held().objects.is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_teardown_killed_anywhere_is_gone_on_with() {
-    let scene = Scene::new().await;
-    scene.succeeds(&["deploy"]);
-    clutter(&scene);
-    let (mut kills, mut lines) = (0, 1);
-    loop {
-        let mut child =
-            scene.engine(&["teardown"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let read = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
-        if read < lines {
-            assert!(child.wait().unwrap().success());
-            break;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
-        lines += 2;
-    }
-    assert!(kills > 3, "only {kills} kills");
-    assert!(scene.aws.held().stacks.is_empty());
-    let left: Vec<String> = scene.kubernetes.lock().unwrap().objects.keys().cloned().collect();
-    assert_eq!(left, ["/api/v1/persistentvolumes/pv-1"]);
-    let journal = scene.journal();
-    for stack in ["delivery", "kafka", "cluster", "ledger-database", "ledger"] {
-        let times = journal.iter().filter(|line| {
-            line.strip_prefix("cloudformation DeleteStack fg-dev-").and_then(|rest| rest.split(' ').next())
-                == Some(stack)
-        });
-        assert_eq!(times.count(), 1, "{stack}: {journal:#?}");
-    }
 }

@@ -1,6 +1,7 @@
 //! What a deployment is to do: decided from the assembly, what is deployed and what was asked for. Pure.
 
 mod compare;
+mod ending;
 mod order;
 #[cfg(test)]
 mod properties;
@@ -17,6 +18,7 @@ use cfn::{
 use serde::Serialize;
 
 pub use compare::Expected;
+pub use ending::ending;
 pub use text::render;
 
 use crate::{

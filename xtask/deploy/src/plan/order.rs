@@ -175,7 +175,7 @@ pub(super) fn order(inputs: &Inputs<'_>) -> Result<Order, PlanError> {
 }
 
 /// Stacks of the environment that the manifest does not name.
-fn leftover<'a>(inputs: &Inputs<'a>) -> Vec<&'a str> {
+pub(super) fn leftover<'a>(inputs: &Inputs<'a>) -> Vec<&'a str> {
     let manifest = inputs.manifest;
     inputs
         .present
@@ -382,7 +382,7 @@ const TELLING_CHARACTERS: usize = 12;
 
 /// The stacks that use an output as they are deployed, with the parameters that they get it by. CloudFormation does not know it; a parameter
 /// tells it: by the name that rendering gives to a reference (its value may be an old one), or by a value that tells.
-fn users(inputs: &Inputs<'_>, of: &Present, output: &str) -> Vec<(String, BTreeSet<String>)> {
+pub(super) fn users(inputs: &Inputs<'_>, of: &Present, output: &str) -> Vec<(String, BTreeSet<String>)> {
     let Some(value) = of.deployed.outputs.get(output) else { return Vec::new() };
     let plain = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()

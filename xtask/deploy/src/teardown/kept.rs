@@ -41,6 +41,12 @@ pub fn is_deleted(template: &Json, id: &str) -> bool {
     policy(template, id) == "Delete"
 }
 
+/// Whether a resource stays when its stack goes: `Retain`, and `RetainExceptOnCreate`.
+#[must_use]
+pub fn is_retained(template: &Json, id: &str) -> bool {
+    policy(template, id).starts_with("Retain")
+}
+
 /// What a stack keeps by its deletion policies: resources, and snapshots of such as are gone.
 #[must_use]
 pub fn kept(stack: &str, template: &Json, resources: &[StackResource], region: &str) -> Vec<Kept> {
@@ -59,8 +65,7 @@ pub fn kept(stack: &str, template: &Json, resources: &[StackResource], region: &
         .iter()
         .filter(there)
         .filter_map(|resource| match policy(template, &resource.logical_id) {
-            // `Retain`, and `RetainExceptOnCreate`.
-            policy if policy.starts_with("Retain") => Some(one(
+            _ if is_retained(template, &resource.logical_id) => Some(one(
                 resource,
                 "it holds data",
                 removal(&resource.resource_type, &resource.physical_id, region),

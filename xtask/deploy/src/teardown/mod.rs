@@ -4,6 +4,7 @@
 pub mod buckets;
 pub mod kept;
 pub mod orphans;
+pub mod protection;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,13 +20,17 @@ use cfn::{
 
 use self::kept::{Kept, kept, left_behind};
 use crate::{
-    cloudformation::{CloudFormation, StackResource},
+    cloudformation::{CloudFormation, Deployed, StackResource, Target},
     deploy::{sources, templates},
     hotswap::record::Record,
     kubernetes::eks::EksWorkloads,
     local::LocalEnvironment,
     lock::Locks,
     operation::{Operations, Sources},
+    plan::{
+        Asked, Inputs, Present, ending,
+        status::{Footing, footing},
+    },
     report::Reporter,
     role::ExecutionRole,
     stacks::Stacks,
@@ -129,12 +134,40 @@ impl Teardown<'_> {
         let all = sources(self.assembly);
         let rendered = templates(self.assembly, self.manifest).unwrap_or_default();
         let mut found = Vec::new();
-        for entry in self.manifest.stacks.iter().rev() {
+        for entry in self.order().await? {
             let of_stack = all.get(&entry.id).cloned().unwrap_or_default();
             let template = rendered.get(&entry.id).cloned().unwrap_or_default();
-            found.extend(self.stack(entry, template, &of_stack, role.for_stack(&entry.id)).await?);
+            found.extend(self.stack(&entry, template, &of_stack, role.for_stack(&entry.id)).await?);
         }
         Ok(found)
+    }
+
+    /// The stacks in the order in which they are deleted, with those of the environment that left the manifest: what
+    /// they hold would stay, and might keep others from going.
+    async fn order(&self) -> Result<Vec<StackEntry>> {
+        let listed = match self.stacks.list().await {
+            Ok(listed) => listed,
+            Err(error) if error.to_string().contains("AccessDenied") => {
+                self.reporter.say(&format!(
+                    "stacks that left the manifest are not looked for, and stay where there are any: {error:#}"
+                ));
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let present = listed
+            .into_iter()
+            .map(|deployed| (deployed.name.clone(), Present { deployed, template: Json::Null }))
+            .collect();
+        let order = ending(&Inputs {
+            manifest: self.manifest,
+            templates: &BTreeMap::new(),
+            present: &present,
+            known: &Known::default(),
+            asked: &Asked::default(),
+        });
+        let known = |name: &String| self.manifest.stacks.iter().find(|entry| entry.name == *name).cloned();
+        Ok(order.into_iter().map(|name| known(&name).unwrap_or_else(|| left_over(name))).collect())
     }
 
     /// Deletes a stack; gives what is kept of it.
@@ -161,17 +194,49 @@ impl Teardown<'_> {
         if deployed.protected {
             self.stacks.protect(name, false).await?;
         }
+        self.unprotect(&operations, (entry, &deployed), &template, sources, role.clone()).await?;
         let may_stay = match &self.aws {
             Some(aws) => self.buckets(aws, entry, &template, &resources).await?,
             None => BTreeSet::new(),
         };
-        self.reporter.stack(name, "deleting", "");
+        let left = self.manifest.stack(&entry.id).is_none();
+        self.reporter.stack(name, "deleting", if left { "it left the manifest" } else { "" });
         let stays = operations.delete_without(name, &template, sources, role.as_deref(), &may_stay).await?;
         self.reporter.stack(name, "deleted", "");
         let region = &self.manifest.region;
         let mut found: Vec<Kept> = stays.iter().map(|one| left_behind(name, one, region)).collect();
         found.extend(kept(name, &template, &resources, region));
         Ok(found)
+    }
+
+    /// Takes the protection from resources that go with a stack and have one of their own, as a deployment would: by a
+    /// change set. A stack that takes no update is left to its deletion, which says what does not go.
+    async fn unprotect(
+        &self,
+        operations: &Operations<'_, Stacks>,
+        (entry, deployed): (&StackEntry, &Deployed),
+        template: &Json,
+        sources: &Sources,
+        role_arn: Option<String>,
+    ) -> Result<()> {
+        let Some((free, ids)) = protection::unprotected(template) else { return Ok(()) };
+        if !matches!(footing(Some(&deployed.status)), Footing::Whole | Footing::Halfway) {
+            return Ok(());
+        }
+        self.reporter.stack(&entry.name, "unprotecting", &ids.join(", "));
+        let target = Target {
+            name: entry.name.clone(),
+            template: free,
+            template_url: None,
+            parameters: deployed.parameters.clone(),
+            tags: deployed.tags.clone(),
+            capabilities: entry.capabilities.clone(),
+            role_arn,
+        };
+        if operations.change_set(&target, false).await?.is_some() {
+            operations.execute(&entry.name, &target.template, sources).await?;
+        }
+        Ok(())
     }
 
     /// Empties the buckets that go with a stack where that is asked for; gives those that hold something and so
@@ -264,5 +329,21 @@ impl Teardown<'_> {
             Source::Output { stack, .. } => Some(self.manifest.stack(stack)?.name.clone()),
             _ => None,
         }
+    }
+}
+
+/// A stack of which nothing but its name is known.
+fn left_over(name: String) -> StackEntry {
+    StackEntry {
+        id: name.clone(),
+        name,
+        template: String::new(),
+        template_sha256: String::new(),
+        depends_on: Vec::new(),
+        capabilities: vec!["CAPABILITY_NAMED_IAM".to_owned()],
+        termination_protection: false,
+        tags: BTreeMap::new(),
+        parameters: Vec::new(),
+        invocations: Vec::new(),
     }
 }

@@ -31,6 +31,7 @@ pub(crate) struct Stack {
     pub(crate) status: String,
     pub(crate) template: Json,
     pub(crate) parameters: BTreeMap<String, String>,
+    pub(crate) tags: BTreeMap<String, String>,
     pub(crate) protected: bool,
     /// (logical id, type, status, reason), the oldest first.
     events: Vec<[String; 4]>,
@@ -54,6 +55,8 @@ pub(crate) struct Held {
     pub(crate) event_sources: BTreeMap<String, VecDeque<String>>,
     /// Drifts as XML, by stack.
     pub(crate) drifts: BTreeMap<String, String>,
+    /// Whether some resource cannot be read when drift is detected.
+    pub(crate) unreadable: bool,
     /// Resources that cannot be deleted, as `stack/logical id`.
     pub(crate) undeletable: BTreeSet<String>,
     /// What the tagging API gives.
@@ -288,6 +291,9 @@ fn query_action(held: &mut Held, form: &BTreeMap<String, String>) -> Response {
             held.note(format!("cloudformation DetectStackDrift {name}"));
             format!("<StackDriftDetectionId>{name}</StackDriftDetectionId>")
         }
+        "DescribeStackDriftDetectionStatus" if held.unreadable => {
+            "<StackId>s</StackId><StackDriftDetectionId>d</StackDriftDetectionId><DetectionStatus>DETECTION_FAILED</DetectionStatus><DetectionStatusReason>Failed to detect drift on resource [Topic]</DetectionStatusReason><Timestamp>2026-01-01T00:00:00Z</Timestamp>".to_owned()
+        }
         "DescribeStackDriftDetectionStatus" => {
             "<StackId>s</StackId><StackDriftDetectionId>d</StackDriftDetectionId><DetectionStatus>DETECTION_COMPLETE</DetectionStatus><Timestamp>2026-01-01T00:00:00Z</Timestamp>".to_owned()
         }
@@ -315,7 +321,10 @@ fn delete(held: &mut Held, name: &str, role: &str, retain: &[String]) -> Respons
         return refusal("ValidationError", "Stack cannot be deleted while TerminationProtection is enabled");
     }
     let resources = stack.template.get("Resources").and_then(Json::as_object).cloned().unwrap_or_default();
-    let stays = |id: &String| held.undeletable.contains(&format!("{name}/{id}")) && !retain.contains(id);
+    let is_protected = |id: &String| resources[id]["Properties"]["DeletionProtection"] == true;
+    let stays = |id: &String| {
+        (held.undeletable.contains(&format!("{name}/{id}")) || is_protected(id)) && !retain.contains(id)
+    };
     let stuck: Vec<&String> = resources.keys().filter(|id| stays(id)).collect();
     if stuck.is_empty() {
         held.stacks.remove(name);
@@ -351,8 +360,10 @@ fn described(name: &str, stack: &Stack) -> String {
             member("OutputKey", "OutputValue", (name, output["Value"].as_str().unwrap().to_owned()))
         })
         .collect();
+    let tags: String =
+        stack.tags.iter().map(|(name, value)| member("Key", "Value", (name, value.clone()))).collect();
     format!(
-        "<member><StackName>{name}</StackName><StackId>arn:stack/{name}</StackId><CreationTime>2026-01-01T00:00:00Z</CreationTime><StackStatus>{}</StackStatus><EnableTerminationProtection>{}</EnableTerminationProtection><Parameters>{parameters}</Parameters><Outputs>{outputs}</Outputs></member>",
+        "<member><StackName>{name}</StackName><StackId>arn:stack/{name}</StackId><CreationTime>2026-01-01T00:00:00Z</CreationTime><StackStatus>{}</StackStatus><EnableTerminationProtection>{}</EnableTerminationProtection><Parameters>{parameters}</Parameters><Outputs>{outputs}</Outputs><Tags>{tags}</Tags></member>",
         stack.status, stack.protected
     )
 }
