@@ -2,12 +2,25 @@
 //! minutes and `synth`, `check`, `list` and `capacity` need none of it.
 
 use std::{
+    io::{IsTerminal, Read, Write},
+    os::unix::{net::UnixStream, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::{Arc, atomic::AtomicBool},
+    thread::JoinHandle,
 };
 
 use anyhow::{Context, Result, bail};
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
 use serde_json::Value as Json;
+use signal_hook::SigId;
 
 /// What carries commands out, beside this program.
 pub(crate) const PROGRAMS: [&str; 2] = ["deploy-engine", "local-environment"];
@@ -90,11 +103,98 @@ pub(crate) fn ask(command: &mut Command) -> Result<Json> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{name} printed no JSON"))
 }
 
-/// Runs a program to its end. Ctrl-C reaches it as well as this one, which waits for it.
+/// Runs a program to its end; gives its exit code, or what shells make of the signal that ended it. What is to end this
+/// program ends that one, which gives back what it holds (the lock of an environment), and is waited for.
 pub(crate) fn run_to_end(command: &mut Command) -> Result<ExitCode> {
-    let interrupted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let registered = signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted)?;
-    let status = command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-    signal_hook::low_level::unregister(registered);
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    let program = command.get_program().to_os_string();
+    // A terminal's Ctrl-C reaches both; what a pipeline's runner or `kill` sends may reach this one alone.
+    let on_terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
+    let signals: &[Signal] =
+        if on_terminal { &[Signal::SIGTERM] } else { &[Signal::SIGTERM, Signal::SIGINT] };
+    let ignored = Arc::new(AtomicBool::new(false));
+    let interrupts = signal_hook::flag::register(signal_hook::consts::SIGINT, ignored)?;
+    let passing = signals.iter().map(|signal| Passing::begin(*signal)).collect::<Result<Vec<_>>>()?;
+    let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id is a small number")?);
+    let passing: Vec<Passed> = passing.into_iter().map(|one| one.to(pid)).collect();
+    // It is not reaped before nobody signals it any more: its number may then be another's.
+    while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+    passing.into_iter().for_each(Passed::end);
+    let status = child.wait().with_context(|| format!("cannot wait for {}", program.display()))?;
+    signal_hook::low_level::unregister(interrupts);
+    if let Some(signal) = status.signal() {
+        let name = Path::new(&program).file_name().unwrap_or(&program).display().to_string();
+        eprintln!("error: {name} was ended by signal {signal}; the same command again goes on");
+    }
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// What ends a thread that passes a signal on; signal-hook writes another byte.
+const END: u8 = 0;
+
+/// A signal that is listened to, and waits for whom it is passed on to.
+struct Passing {
+    signal: Signal,
+    registered: SigId,
+    heard: UnixStream,
+    end: UnixStream,
+}
+
+/// A signal that is passed on.
+struct Passed {
+    registered: SigId,
+    end: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+impl Passing {
+    fn begin(signal: Signal) -> Result<Self> {
+        let (heard, end) = UnixStream::pair()?;
+        let registered = signal_hook::low_level::pipe::register(signal as i32, end.try_clone()?)?;
+        Ok(Self { signal, registered, heard, end })
+    }
+
+    fn to(self, pid: Pid) -> Passed {
+        let Self { signal, registered, mut heard, end } = self;
+        let thread = std::thread::spawn(move || {
+            let mut byte = [END];
+            while heard.read_exact(&mut byte).is_ok() && byte != [END] {
+                // It may have ended by itself.
+                let _ = kill(pid, signal);
+            }
+        });
+        Passed { registered, end, thread }
+    }
+}
+
+impl Passed {
+    fn end(mut self) {
+        signal_hook::low_level::unregister(self.registered);
+        let _ = self.end.write_all(&[END]);
+        let _ = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What reaches this program alone, as from a pipeline's runner, reaches the one that it waits for.
+    #[test]
+    fn a_signal_to_end_is_passed_on_and_the_code_is_that_of_the_program() {
+        let directory = tempfile::tempdir().unwrap();
+        let ready = directory.path().join("ready");
+        let script = format!("trap 'exit 7' TERM; touch {}; while :; do sleep 0.02; done", ready.display());
+        let waits = std::thread::spawn(move || run_to_end(Command::new("sh").args(["-c", &script])));
+        while !ready.exists() {
+            std::thread::yield_now();
+        }
+        signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
+        assert_eq!(waits.join().unwrap().unwrap(), ExitCode::from(7));
+        // Not beside it: a signal that is raised here reaches all that are waited for.
+        let run = |script: &str| run_to_end(Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(run("exit 3"), ExitCode::from(3));
+        assert_eq!(run("kill -KILL $$"), ExitCode::from(137));
+    }
 }

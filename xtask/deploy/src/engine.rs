@@ -27,6 +27,9 @@ use deploy_engine::{
 
 use crate::cli::{Common, Consent};
 
+/// Within this after an interruption another one is the same: a terminal and a program above may both tell of it.
+const SAME_INTERRUPTION: Duration = Duration::from_secs(1);
+
 /// The exit code of an interrupted run, as shells have it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -300,9 +303,13 @@ impl Engine {
     /// Ends an interrupted run.
     pub(crate) async fn leave(&self, held: Option<&Lock<'_>>, left: impl AsyncFn() -> String) -> ! {
         self.reporter.settle_all();
+        let again = async {
+            tokio::time::sleep(SAME_INTERRUPTION).await;
+            interrupt().await
+        };
         tokio::select! {
             left = left() => eprintln!("{left}"),
-            _ = interrupt() => {}
+            _ = again => {}
         }
         if let Some(held) = held {
             give_back(held).await;
