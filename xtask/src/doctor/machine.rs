@@ -28,15 +28,24 @@ const MEMORY_NEEDED: u64 = 1_500_000_000;
 /// Directories that `watch` asks for, roughly.
 const WATCHES_WANTED: u64 = 4096;
 
-/// Where programs are looked for.
+/// The variable by which the deploy engine is told where the base of images is.
+pub(super) const BASE_REGISTRY: &str = "FLOODGATE_BASE_REGISTRY";
+
+/// What of the environment of this program tells what the machine has.
 pub(super) struct Machine {
     path: OsString,
+    base_registry: Option<String>,
 }
 
 impl Machine {
-    /// With these directories, as `PATH` has them.
-    pub(super) fn new(path: OsString) -> Self {
-        Self { path }
+    /// With these directories for programs, as `PATH` has them, and what [`BASE_REGISTRY`] says.
+    pub(super) fn new(path: OsString, base_registry: Option<String>) -> Self {
+        Self { path, base_registry }
+    }
+
+    /// The host that has the base of images, where somebody has said it.
+    pub(super) fn base_registry(&self) -> Option<&str> {
+        self.base_registry.as_deref().map(str::trim).filter(|host| !host.is_empty())
     }
 
     /// Where a program is.

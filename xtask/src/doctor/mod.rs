@@ -76,7 +76,8 @@ impl Finding {
 
 pub(crate) fn run(arguments: &DoctorArgs, root: &Path) -> Result<ExitCode> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let findings = examine(root, &arguments.env, &Machine::new(path));
+    let base_registry = std::env::var(machine::BASE_REGISTRY).ok();
+    let findings = examine(root, &arguments.env, &Machine::new(path, base_registry));
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
@@ -159,7 +160,7 @@ mod tests {
             fs::write(&path, format!("#!/bin/sh\n{says}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let machine = Machine::new(directory.path().as_os_str().to_owned());
+        let machine = Machine::new(directory.path().as_os_str().to_owned(), None);
         (directory, machine)
     }
 
@@ -239,6 +240,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_deployment_to_aws_asks_for_first_is_looked_at() {
+        let assembly = rendered(&workspace::root(), "prod").unwrap();
+        let looked = |version: &str, registry: Option<&str>| {
+            let helm = format!(
+                "case \"$1\" in repo) echo '[{{\"name\":\"kedacore\"}},{{\"name\":\"prometheus-community\"}}]';; *) echo '{version}';; esac"
+            );
+            let (directory, machine) = machine(&[("helm", &helm)]);
+            let path = directory.path().as_os_str().to_owned();
+            drop(machine);
+            let machine = Machine::new(path, registry.map(str::to_owned));
+            let findings = tools::tools(&machine, Some(&assembly));
+            ["helm", "helm repositories", "base of images"].map(|what| found(&findings, what).0)
+        };
+        assert_eq!(looked("v3.12.0", Some("mirror.example")), [Verdict::Ok; 3]);
+        // The engine refuses it, so this does as well.
+        assert_eq!(looked("v3.11.3", Some(" ")), [Verdict::Fail, Verdict::Ok, Verdict::Fail]);
+    }
+
+    #[test]
     fn an_environment_on_aws_wants_more() {
         let (_directory, machine) = machine(&WHOLE);
         let root = workspace::root();
@@ -246,6 +266,11 @@ mod tests {
         let (verdict, text) = found(&findings, "arm64 binaries");
         assert!(verdict == Verdict::Fail && text.contains("rustup target add"), "{text}");
         assert_eq!(found(&findings, "helm").0, Verdict::Ok);
+        // It prints no list of repositories here.
+        let (verdict, text) = found(&findings, "helm repositories");
+        assert!(verdict == Verdict::Fail && text.contains("helm repo add kedacore URL"), "{text}");
+        let (verdict, text) = found(&findings, "base of images");
+        assert!(verdict == Verdict::Fail && text.contains("export FLOODGATE_BASE_REGISTRY="), "{text}");
         assert!(findings.iter().any(|finding| finding.what.starts_with("quota: ")), "{findings:#?}");
         let findings = examine(&root, "nowhere", &machine);
         let (verdict, text) = found(&findings, "environment");

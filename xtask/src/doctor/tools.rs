@@ -1,10 +1,12 @@
 //! The programs that building, deploying and testing call.
 
-use cfn::{Assembly, architecture::of_assets};
+use std::collections::BTreeSet;
+
+use cfn::{Assembly, Json, architecture::of_assets, assembly::AssetKind};
 
 use super::{
     Finding, Verdict,
-    machine::{Machine, numbers},
+    machine::{BASE_REGISTRY, Machine, numbers},
 };
 use crate::cross;
 
@@ -111,10 +113,11 @@ const TOOLS: [Tool; 10] = [
         what: "helm",
         program: "helm",
         version: "version",
-        least: &[3],
+        // The deploy engine refuses older ones.
+        least: &[3, 12],
         verdict: Verdict::Fail,
         purpose: "installs what others publish into the cluster",
-        fix: "install helm 3 or newer: https://helm.sh/docs/intro/install",
+        fix: "install helm 3.12 or newer: https://helm.sh/docs/intro/install",
     },
 ];
 
@@ -131,8 +134,50 @@ pub(super) fn tools(machine: &Machine, assembly: Option<&Assembly>) -> Vec<Findi
     findings.push(java(machine));
     if let Some(assembly) = assembly.filter(|assembly| assembly.manifest.provider == "aws") {
         findings.extend(binaries(machine, assembly));
+        findings.extend(repositories(machine, assembly));
+        findings.extend(base(machine, assembly));
     }
     findings
+}
+
+/// Whether helm knows the repositories of the charts: a deployment asks for them before it touches anything.
+fn repositories(machine: &Machine, assembly: &Assembly) -> Option<Finding> {
+    let what = "helm repositories";
+    let releases = &assembly.manifest.helm_releases;
+    let wanted: BTreeSet<&str> =
+        releases.iter().filter_map(|release| release.chart.split('/').next()).collect();
+    // Without helm that is what is told; without repositories it fails to list them.
+    if wanted.is_empty() || machine.find("helm").is_none() {
+        return None;
+    }
+    let list = machine.says("helm", &["repo", "list", "--output", "json"]).unwrap_or_default();
+    let known: Vec<Json> = serde_json::from_str(&list).unwrap_or_default();
+    let is_known = |name: &str| known.iter().any(|repository| repository["name"] == name);
+    let missing: Vec<&str> = wanted.iter().copied().filter(|name| !is_known(name)).collect();
+    if missing.is_empty() {
+        let names: Vec<&str> = wanted.into_iter().collect();
+        return Some(Finding::ok(what, names.join(", ")));
+    }
+    let fix: Vec<String> = missing.iter().map(|name| format!("helm repo add {name} URL")).collect();
+    let fix = format!("{}, with the URL that the chart's documentation gives", fix.join("; "));
+    Some(Finding::fail(what, format!("helm does not know {}", missing.join(", ")), fix))
+}
+
+/// Whether somebody has said where the base of images is: a deployment with workloads asks for it first of all.
+fn base(machine: &Machine, assembly: &Assembly) -> Option<Finding> {
+    if !assembly.manifest.assets.iter().any(|asset| asset.kind == AssetKind::Image) {
+        return None;
+    }
+    Some(match machine.base_registry() {
+        Some(host) => Finding::ok("base of images", format!("from {host}")),
+        None => Finding::fail(
+            "base of images",
+            format!("{BASE_REGISTRY} is not set"),
+            format!(
+                "export {BASE_REGISTRY}=HOST, a registry that has the distroless base: its publisher's, or a mirror"
+            ),
+        ),
+    })
 }
 
 fn look(machine: &Machine, tool: &Tool) -> Finding {
