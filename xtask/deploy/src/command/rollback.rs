@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use deploy_engine::{cloudformation::CloudFormation, deploy::sources, role::ExecutionRole};
+use deploy_engine::{
+    cloudformation::{CloudFormation, StackResource},
+    deploy::sources,
+    role::ExecutionRole,
+};
 
 use crate::{cli::Consent, engine::Engine};
 
@@ -23,6 +27,9 @@ pub(crate) async fn run(
         let all: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
         bail!("there is no stack {stack}; there are: {}", all.join(", "));
     };
+    if !skip.is_empty() {
+        check_skipped(&entry.name, skip, &clients.stacks.resources(&entry.name).await?)?;
+    }
     engine.agree(consent, "rollback of a stack in")?;
     let work = async {
         for resource in skip {
@@ -43,4 +50,46 @@ pub(crate) async fn run(
             format!("interrupted; CloudFormation goes on with {}", entry.name)
         })
         .await
+}
+
+/// What there is not is said before anybody is asked and anything is begun, with what it may be that was meant.
+fn check_skipped(stack: &str, skip: &[String], resources: &[StackResource]) -> Result<()> {
+    let unknown: Vec<&str> = skip
+        .iter()
+        .filter(|id| resources.iter().all(|resource| resource.logical_id != **id))
+        .map(String::as_str)
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let failed: Vec<&str> = resources
+        .iter()
+        .filter(|resource| resource.status.ends_with("_FAILED"))
+        .map(|resource| resource.logical_id.as_str())
+        .collect();
+    let meant = if failed.is_empty() {
+        String::new()
+    } else {
+        format!("; those that failed are: {}", failed.join(", "))
+    };
+    bail!("the stack {stack} has no resource {}{meant}", unknown.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_that_there_is_not_is_told_with_those_that_failed() {
+        let resource = |id: &str, status: &str| StackResource {
+            logical_id: id.to_owned(),
+            resource_type: "AWS::MSK::Topic".to_owned(),
+            status: status.to_owned(),
+            physical_id: String::new(),
+        };
+        let resources = [resource("Topic", "UPDATE_FAILED"), resource("Key", "UPDATE_COMPLETE")];
+        assert!(check_skipped("fg", &["Topic".to_owned()], &resources).is_ok());
+        let wrong = check_skipped("fg", &["Topic".to_owned(), "Topci".to_owned()], &resources).unwrap_err();
+        assert_eq!(wrong.to_string(), "the stack fg has no resource Topci; those that failed are: Topic");
+    }
 }
