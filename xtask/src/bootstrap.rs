@@ -19,19 +19,25 @@ const STACK: &str = "delivery";
 /// that the rendered resource types need, and the pipeline signs in by OIDC. Run it again after a new type of
 /// resource came into the stacks: it changes what has changed.
 ///
-/// Example: cargo xtask bootstrap --env dev
+/// Examples:
+///   cargo xtask bootstrap --env dev
+///   cargo xtask bootstrap --env prod --confirm prod --require-approval never
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BootstrapArgs {
     /// The environment: a file in environments/.
     #[arg(long)]
     env: String,
+    /// Which changes want a yes, as `deploy` has it: never, broadening or any.
+    #[arg(long, value_name = "WHEN", value_parser = ["never", "broadening", "any"])]
+    require_approval: Option<String>,
     #[command(flatten)]
     consent: Consent,
 }
 
 pub(crate) fn run(arguments: &BootstrapArgs, root: &Path) -> Result<ExitCode> {
-    let deployment = DeployArgs::of_stack(&arguments.env, STACK, arguments.consent.clone());
+    let BootstrapArgs { env, require_approval, consent } = arguments;
+    let deployment = DeployArgs::of_stack(env, STACK, consent.clone(), require_approval.clone());
     let code = deploy::deploy(&deployment, root)?;
     if code != ExitCode::SUCCESS {
         return Ok(code);

@@ -120,6 +120,11 @@ pub(crate) fn packages(assembly: &Assembly, stacks: &[String], workloads: bool) 
     of_stacks.chain(of_workloads).filter_map(named).map(|asset| asset.package.clone()).collect()
 }
 
+/// Where the binaries of an environment on AWS are, once they are built.
+pub(crate) fn place(root: &Path, environment: &str) -> PathBuf {
+    target_directory(root).join("binaries").join(environment)
+}
+
 /// Builds packages for what an environment runs them on, and gives the directory where each binary has its
 /// package's name.
 pub(crate) fn build(root: &Path, assembly: &Assembly, packages: &BTreeSet<String>) -> Result<PathBuf> {
@@ -130,7 +135,7 @@ pub(crate) fn build(root: &Path, assembly: &Assembly, packages: &BTreeSet<String
             groups.entry(*architecture).or_default().push(&asset.package);
         }
     }
-    let place = target_directory(root).join("binaries").join(&assembly.manifest.environment);
+    let place = place(root, &assembly.manifest.environment);
     fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
     let tools = tools(&|program, arguments| {
         let output = Command::new(program).args(arguments).output().ok()?;
@@ -156,6 +161,37 @@ pub(crate) fn build(root: &Path, assembly: &Assembly, packages: &BTreeSet<String
     Ok(place)
 }
 
+/// Directories whose names would get into a binary, by panics' places and debug information (of which an identity of
+/// the whole is made that outlives it), each with what stands for it.
+fn origins(root: &Path, given: &dyn Fn(&str) -> Option<String>) -> Vec<(String, &'static str)> {
+    let home = given("HOME").unwrap_or_default();
+    let cargo = given("CARGO_HOME").unwrap_or_else(|| format!("{home}/.cargo"));
+    // The last that fits is taken: the workspace may lie within the other.
+    vec![(cargo, "/cargo"), (root.display().to_string(), "/floodgate")]
+}
+
+/// The variables by which rustc and C compilers leave directories out of what they make, added to what they are given.
+fn same_bytes(
+    origins: &[(String, &'static str)],
+    target: &str,
+    given: &dyn Fn(&str) -> Option<String>,
+) -> Vec<(String, String)> {
+    let encoded = given("CARGO_ENCODED_RUSTFLAGS").filter(|flags| !flags.is_empty());
+    let mut rust: Vec<String> = match encoded {
+        Some(flags) => flags.split('\u{1f}').map(str::to_owned).collect(),
+        None => given("RUSTFLAGS").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+    };
+    rust.extend(origins.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")));
+    let c: Vec<String> = origins.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}")).collect();
+    let mut variables = vec![("CARGO_ENCODED_RUSTFLAGS".to_owned(), rust.join("\u{1f}"))];
+    for language in ["CFLAGS", "CXXFLAGS"] {
+        let name = format!("{language}_{}", target.replace('-', "_"));
+        let before = given(&name).or_else(|| given(language)).unwrap_or_default();
+        variables.push((name, format!("{before} {}", c.join(" ")).trim().to_owned()));
+    }
+    variables
+}
+
 fn compile(root: &Path, architecture: Architecture, way: &Way, packages: &[&str]) -> Result<()> {
     let target = architecture.rust_target();
     eprintln!("building {} for {architecture}, optimised", packages.join(", "));
@@ -172,6 +208,11 @@ fn compile(root: &Path, architecture: Architecture, way: &Way, packages: &[&str]
                 command.env(format!("CARGO_TARGET_{name}_LINKER"), linker);
             }
         }
+    }
+    // Where the sources lie is no part of them: from another directory or by another user the same bytes come out.
+    let given = |name: &str| std::env::var(name).ok();
+    for (name, value) in same_bytes(&origins(root, &given), target, &given) {
+        command.env(name, value);
     }
     // Binaries of the whole workspace, for one set of features; see `programs`.
     command.args(["--release", "--quiet", "--workspace"]);
@@ -233,5 +274,76 @@ mod tests {
         assert!(of(&["network", "delivery"], true).is_empty());
         assert!(of(&["lessons"], true).iter().all(|package| package.starts_with("lessons-")));
         assert!(of(&[], true).contains("trade-consumer") && !of(&[], false).contains("trade-consumer"));
+    }
+
+    /// A checkout with a dependency from a registry, as cargo keeps those of a user; panics tell the places of both.
+    fn program(place: &Path, mapped: bool) -> Vec<u8> {
+        let target = Architecture::named(std::env::consts::ARCH).unwrap().rust_target();
+        let (root, home) = (place.join("checkout"), place.join("home"));
+        let write = |path: PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let package = |name: &str, more: &str| {
+            format!("[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n{more}")
+        };
+        let other = home.join("registry/other");
+        write(other.join("Cargo.toml"), &package("other", ""));
+        write(other.join("src/lib.rs"), "pub fn fail(n: usize) -> u8 { [1, 2][n] }\n");
+        write(other.join(".cargo-checksum.json"), "{\"files\": {}}");
+        let more =
+            "[dependencies]\nother = \"1\"\n[workspace]\n[profile.release]\ndebug = \"line-tables-only\"\n";
+        write(root.join("Cargo.toml"), &package("program", more));
+        write(
+            root.join("src/main.rs"),
+            "fn main() { println!(\"{}\", other::fail(std::env::args().count())) }\n",
+        );
+        let config = format!(
+            "[source.crates-io]\nreplace-with = \"kept\"\n[source.kept]\ndirectory = \"{}\"\n",
+            home.join("registry").display()
+        );
+        write(root.join(".cargo/config.toml"), &config);
+        let mut command = Command::new(cargo());
+        command.current_dir(&root).args(["build", "--offline", "--quiet", "--release", "--target", target]);
+        command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+        let given = |name: &str| (name == "CARGO_HOME").then(|| home.display().to_string());
+        if mapped {
+            command.envs(same_bytes(&origins(&root, &given), target, &given));
+        }
+        assert!(command.status().unwrap().success());
+        fs::read(root.join("target").join(target).join("release/program")).unwrap()
+    }
+
+    #[test]
+    fn the_same_sources_give_the_same_bytes_wherever_they_lie() {
+        let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let built = |mapped: bool| places.each_ref().map(|place| program(place.path(), mapped));
+        let [one, other] = built(false);
+        assert!(one != other, "nothing would have to be left out");
+        let [one, other] = built(true);
+        assert!(one == other);
+        for place in &places {
+            let name = place.path().as_os_str().as_encoded_bytes();
+            assert!(!one.windows(name.len()).any(|bytes| bytes == name));
+        }
+    }
+
+    #[test]
+    fn flags_that_are_given_stay() {
+        let origins = [("/ada/.cargo".to_owned(), "/cargo"), ("/ada/it".to_owned(), "/floodgate")];
+        let flags = |given: &[(&str, &str)]| {
+            let given = |name: &str| {
+                given.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            };
+            same_bytes(&origins, "aarch64-unknown-linux-gnu", &given)
+        };
+        let [rust, c, cxx] = flags(&[("RUSTFLAGS", "-C link-arg=-s"), ("CFLAGS", "-O2")]).try_into().unwrap();
+        let mapped = "-ffile-prefix-map=/ada/.cargo=/cargo -ffile-prefix-map=/ada/it=/floodgate";
+        assert!(
+            rust.1.starts_with("-C\u{1f}link-arg=-s\u{1f}--remap-path-prefix=/ada/.cargo=/cargo"),
+            "{rust:?}"
+        );
+        assert_eq!(c, ("CFLAGS_aarch64_unknown_linux_gnu".to_owned(), format!("-O2 {mapped}")));
+        assert_eq!(cxx, ("CXXFLAGS_aarch64_unknown_linux_gnu".to_owned(), mapped.to_owned()));
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct DeployArgs {
     #[arg(long)]
     stacks_only: bool,
     /// Print the waves with the reason of each step, and touch nothing.
+    ///
+    /// Nothing is built for it: code is compared as it was built last, and what was not is told.
     #[arg(long)]
     plan: bool,
     /// How many stacks are worked on at a time.
@@ -90,8 +92,13 @@ pub(crate) struct DeployArgs {
 
 impl DeployArgs {
     /// One stack of an environment, with everything else as it is by default.
-    pub(crate) fn of_stack(environment: &str, stack: &str, consent: Consent) -> Self {
-        Self { stacks: vec![stack.to_owned()], ..Self::of_all(environment, consent, None, false) }
+    pub(crate) fn of_stack(
+        environment: &str,
+        stack: &str,
+        consent: Consent,
+        require_approval: Option<String>,
+    ) -> Self {
+        Self { stacks: vec![stack.to_owned()], ..Self::of_all(environment, consent, require_approval, false) }
     }
 
     /// All of an environment, as it is by default.
@@ -348,9 +355,14 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if code != ExitCode::SUCCESS {
         return Ok(code);
     }
+    check_stacks(&assembly.manifest, &arguments.stacks)?;
     if arguments.plan {
         let mut command = reading(root, &arguments.env, arguments.json)?;
-        command.args(["deploy", "--plan", "--binaries"]).arg(target_directory(root).join("debug"));
+        let binaries = match assembly.manifest.provider.as_str() {
+            "local" => target_directory(root).join("debug"),
+            _ => cross::place(root, &arguments.env),
+        };
+        command.args(["deploy", "--plan", "--binaries"]).arg(binaries);
         stacks(&mut command, arguments);
         return run_to_end(&mut command);
     }
@@ -381,6 +393,17 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
         command.arg("--hotswap");
     }
     hand_over(arguments, &mut command, target.is_local)
+}
+
+/// A stack that there is not is told before anything is built or started for it.
+fn check_stacks(manifest: &Manifest, named: &[String]) -> Result<()> {
+    let unknown: Vec<&str> =
+        named.iter().map(String::as_str).filter(|id| manifest.stack(id).is_none()).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
+    anyhow::bail!("there is no stack {}; there are: {}", unknown.join(", "), known.join(", "))
 }
 
 /// The programs that try systems once they are deployed.
@@ -534,4 +557,24 @@ pub(crate) fn templates(root: &Path, environment: &str) -> Result<PathBuf> {
         "what is deployed of {environment} could not be read; the reason is above"
     );
     Ok(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_that_there_is_not_is_told_with_those_that_there_are() {
+        let environment = platform::Environment::load(&crate::workspace::root(), "dev").unwrap();
+        let manifest = platform::render(&environment).unwrap().manifest;
+        assert!(
+            check_stacks(&manifest, &["kafka".to_owned()]).is_ok() && check_stacks(&manifest, &[]).is_ok()
+        );
+        let error =
+            check_stacks(&manifest, &["kafak".to_owned(), "kafka".to_owned()]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("there is no stack kafak; there are: ") && error.contains("kafka"),
+            "{error}"
+        );
+    }
 }
