@@ -49,6 +49,13 @@ impl Found {
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty() && self.files.is_empty()
     }
+
+    /// What of this was found again as it was.
+    fn that_stand_in(mut self, again: &Self) -> Self {
+        self.objects.retain(|object| again.objects.contains(object));
+        self.files.retain(|file| again.files.contains(file));
+        self
+    }
 }
 
 impl Collection<'_> {
@@ -58,34 +65,50 @@ impl Collection<'_> {
     ///
     /// When a stack is under way, or what AWS says.
     pub async fn find(&self, now: SystemTime) -> Result<Found> {
-        collect::check_window(self.older_than, self.manifest.provider == "local")?;
-        let mut found = Found { files: packed_before(self.store, now, self.older_than)?, ..Found::default() };
-        if let Some(bucket) = self.bucket().await? {
-            let users = users(self.stacks, &self.manifest.prefix).await?;
-            if let Some(user) = unsettled(&users).first() {
-                bail!(
-                    "the stack {} is {}: on its way forth or back it may need what nothing names now. Collect when it is at rest",
-                    user.name,
-                    user.status
-                );
-            }
-            let mut texts: Vec<String> = users.into_iter().flat_map(|user| user.texts).collect();
-            texts.extend(release_records(&bucket).await?);
-            let mut all = stored(&bucket, ASSETS).await?;
-            all.extend(stored(&bucket, TEMPLATES).await?);
-            found.objects = collectable(&all, &texts, collect::seconds(now), self.older_than);
-            self.reporter.say(&format!(
-                "{}: {} objects, of which {} are old and named by no stack and no release",
+        let (found, all) = self.look(now).await?;
+        match &found.bucket {
+            Some(bucket) => self.reporter.say(&format!(
+                "{}: {all} objects, of which {} are old and named by no stack and no release",
                 bucket.name(),
-                all.len(),
                 found.objects.len()
-            ));
-            found.bucket = Some(bucket);
-        } else {
-            self.reporter.say("there is no bucket of artifacts; only this machine is looked at");
+            )),
+            None => self.reporter.say("there is no bucket of artifacts; only this machine is looked at"),
         }
         self.list(&found);
         Ok(found)
+    }
+
+    /// What of `found` may still go. Whoever was asked may have taken their time, and a deployment may have found,
+    /// renewed or named some of it meanwhile; who calls this keeps others from deploying.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::find`].
+    pub async fn still(&self, found: Found, now: SystemTime) -> Result<Found> {
+        let (again, _) = self.look(now).await?;
+        Ok(found.that_stand_in(&again))
+    }
+
+    /// What may go, and how many objects there are.
+    async fn look(&self, now: SystemTime) -> Result<(Found, usize)> {
+        collect::check_window(self.older_than, self.manifest.provider == "local")?;
+        let mut found = Found { files: packed_before(self.store, now, self.older_than)?, ..Found::default() };
+        let Some(bucket) = self.bucket().await? else { return Ok((found, 0)) };
+        let users = users(self.stacks, &self.manifest.prefix).await?;
+        if let Some(user) = unsettled(&users).first() {
+            bail!(
+                "the stack {} is {}: on its way forth or back it may need what nothing names now. Collect when it is at rest",
+                user.name,
+                user.status
+            );
+        }
+        let mut texts: Vec<String> = users.into_iter().flat_map(|user| user.texts).collect();
+        texts.extend(release_records(&bucket).await?);
+        let mut all = stored(&bucket, ASSETS).await?;
+        all.extend(stored(&bucket, TEMPLATES).await?);
+        found.objects = collectable(&all, &texts, collect::seconds(now), self.older_than);
+        found.bucket = Some(bucket);
+        Ok((found, all.len()))
     }
 
     fn list(&self, found: &Found) {
@@ -180,6 +203,26 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_used_again_meanwhile_stays() {
+        let object = |key: &str, written| Stored { key: key.to_owned(), bytes: 1, written };
+        let file = |name: &str| (std::path::PathBuf::from(name), 1);
+        let found = Found {
+            objects: vec![object("assets/a.zip", 1), object("assets/b.zip", 1), object("assets/c.zip", 1)],
+            files: vec![file("a.zip"), file("b.zip")],
+            ..Found::default()
+        };
+        // `b` has another date and `c` is named by a stack now; what is old since then was not shown to anybody.
+        let again = Found {
+            objects: vec![object("assets/a.zip", 1), object("assets/b.zip", 9), object("assets/d.zip", 1)],
+            files: vec![file("b.zip"), file("c.zip")],
+            ..Found::default()
+        };
+        let still = found.that_stand_in(&again);
+        assert_eq!(still.objects, [object("assets/a.zip", 1)]);
+        assert_eq!(still.files, [file("b.zip")]);
+    }
 
     #[test]
     fn durations_are_read() {

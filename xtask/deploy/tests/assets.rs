@@ -5,6 +5,7 @@
 mod support;
 
 use cfn::Json;
+use deploy_engine::lock::{self, Holder, State};
 use serde_json::json;
 use support::{
     House,
@@ -21,6 +22,32 @@ fn keys(house: &House, prefix: &str) -> Vec<String> {
     let url = format!("{}/{bucket}?list-type=2&prefix={prefix}", house.environment.endpoint_url().unwrap());
     let listed = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
     listed.split("<Key>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect()
+}
+
+/// Holds the environment's lock from another machine.
+fn hold(house: &House) {
+    let holder = Holder {
+        token: "another".to_owned(),
+        doing: "deploy".to_owned(),
+        identity: "arn:aws:sts::1:assumed-role/dev/ada".to_owned(),
+        person: "Ada".to_owned(),
+        host: "elsewhere".to_owned(),
+        pid: 1,
+        since: lock::now(),
+        renewed: lock::now(),
+    };
+    let value = serde_json::to_string(&State::Held(holder)).unwrap();
+    let endpoint = house.environment.endpoint_url().unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        aws_sdk_ssm::Client::new(&local_testing::config(&endpoint).await)
+            .put_parameter()
+            .name("/floodgate-local/deploy-lock")
+            .value(value)
+            .overwrite(true)
+            .send()
+            .await
+            .unwrap();
+    });
 }
 
 #[test]
@@ -127,6 +154,12 @@ fn what_no_stack_and_no_release_names_is_collected() {
     let listed = house.succeeds(&["gc", "--older-than", "0s", "--dry-run"]);
     assert!(listed.contains("3 objects, of which 1") && listed.contains(others[1].as_str()), "{listed}");
     assert_eq!(keys(&house, "assets/").len(), 3, "nothing is deleted by a dry run");
+    // While somebody deploys nothing goes: what nobody names may be about to be used.
+    hold(&house);
+    let (success, text) = house.run(&["gc", "--older-than", "0s"]);
+    assert!(!success && text.contains("a deploy by Ada"), "{text}");
+    assert_eq!(keys(&house, "assets/").len(), 3, "{text}");
+    house.succeeds(&["unlock"]);
     house.succeeds(&["gc", "--older-than", "0s"]);
     let left = keys(&house, "assets/");
     assert!(left.len() == 2 && left.contains(&deployed) && left.contains(others[0]), "{left:?}");

@@ -32,9 +32,15 @@ pub(crate) async fn run(
         reporter,
     };
     let found = collection.find(SystemTime::now()).await?;
-    if !dry_run && !found.is_empty() {
-        engine.agree(consent, "delete these of")?;
-        collection.delete(&found).await?;
+    if dry_run || found.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::SUCCESS)
+    engine.agree(consent, "delete these of")?;
+    // A deployment that is under way may be about to use what nobody named a moment ago.
+    let work = async {
+        collection.delete(&collection.still(found, SystemTime::now()).await?).await?;
+        Ok(ExitCode::SUCCESS)
+    };
+    let left = async || "interrupted; what is deleted is deleted. Run it again to go on".to_owned();
+    engine.under_lock("gc", work, left).await
 }
