@@ -19,10 +19,12 @@ use cfn::{
 };
 use deploy_engine::{
     cloudformation::CloudFormation,
+    lock::{Holder, Locks, State},
     operation::{Operations, Sources},
     report::{Format, Reporter},
     stacks::Stacks,
 };
+use futures::future::join_all;
 use serde_json::json;
 use support::{House, read_until, told, workspace};
 
@@ -193,6 +195,33 @@ fn two_deployments_at_once_are_one() {
     assert!(success && text.contains("is taken over") && text.contains(&pid), "{text}");
     let (success, text) = second(&["unlock"]);
     assert!(success && text.contains("was free already"), "{text}");
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_has_the_lock() {
+    let house = House::of(&small(1));
+    house.environment.up();
+    let config = local_testing::config(&house.environment.endpoint_url().unwrap()).await;
+    let locks = Locks::new(aws_sdk_ssm::Client::new(&config), "local", "small");
+    let reporter = Reporter::new(Format::Json);
+    // First there is no parameter yet, then there is one and it is free.
+    for round in 0..4 {
+        let holder = |number: usize| Holder {
+            token: format!("{round} {number}"),
+            ..Holder::this("deploy", "arn:aws:sts::1:assumed-role/dev/ada")
+        };
+        let all = join_all((0..8).map(|number| locks.acquire(holder(number), &reporter))).await;
+        let (held, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
+        assert_eq!(held.len(), 1, "round {round}");
+        for one in refused {
+            let text = one.unwrap_err().to_string();
+            assert!(text.contains("another deploy or teardown of local is under way"), "{text}");
+        }
+        // Who came too late has put back what it had written over: only its holder frees it.
+        assert!(matches!(locks.read().await.unwrap().0, State::Held(_)));
+        held.into_iter().next().unwrap().unwrap().release().await.unwrap();
+        assert_eq!(locks.read().await.unwrap().0, State::Free, "round {round}");
+    }
 }
 
 #[test]
