@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use cfn::assembly::{LoadEntry, Manifest};
+use cfn::assembly::Manifest;
 
 use crate::{
     check,
@@ -346,7 +346,7 @@ impl Target {
 
 pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if let Some(given) = &arguments.release {
-        let directory = release::unpacked(root, given, &arguments.env)?;
+        let directory = release::unpacked(root, given, &arguments.env, arguments.json)?;
         return deploy_release(arguments, root, &directory, &Hand::default());
     }
     // What is wrong with the environment is said before anything is built.
@@ -373,7 +373,8 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     let is_local = assembly.manifest.provider == "local";
     let mut here: Vec<&str> = packages.iter().filter(|_| is_local).map(String::as_str).collect();
     if is_local && arguments.stacks.is_empty() && !arguments.stacks_only && !arguments.hotswap {
-        here.extend(trials(&assembly.manifest).filter(|package| !packages.contains(*package)));
+        let trials = assembly.manifest.trials().map(|(_, load)| load.package.as_str());
+        here.extend(trials.filter(|package| !packages.contains(*package)));
     }
     let target = Target::with(root, &arguments.env, &here)?;
     let binaries = if is_local { target.binaries.clone() } else { cross::build(root, &assembly, &packages)? };
@@ -404,12 +405,6 @@ fn check_stacks(manifest: &Manifest, named: &[String]) -> Result<()> {
     }
     let known: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
     anyhow::bail!("there is no stack {}; there are: {}", unknown.join(", "), known.join(", "))
-}
-
-/// The programs that try systems once they are deployed.
-fn trials(manifest: &Manifest) -> impl Iterator<Item = &str> {
-    let tries = |load: &&LoadEntry| !load.trial.is_empty();
-    manifest.loads.values().filter(tries).map(|load| load.package.as_str())
 }
 
 /// Deploys an unpacked release, which comes by that hand.
@@ -506,7 +501,7 @@ pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode
 pub(crate) fn rollback(arguments: &RollbackArgs, root: &Path) -> Result<ExitCode> {
     let RollbackArgs { env, to, stack, require_approval, consent, json, .. } = arguments;
     if let Some(to) = to {
-        let fetched = release::fetched(root, env, to)?;
+        let fetched = release::fetched(root, env, to, *json)?;
         let deployment = DeployArgs::of_all(env, consent.clone(), require_approval.clone(), *json);
         return deploy_release(&deployment, root, &fetched.directory, &Hand::back(fetched.number));
     }

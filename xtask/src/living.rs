@@ -93,6 +93,10 @@ pub(crate) struct OrphanArgs {
 /// By CloudFormation's stack refactoring, on what is deployed; then change
 /// the code to the same, and the next deploy finds nothing to do.
 ///
+/// It wants an administrator's credentials: CloudFormation refactors with the
+/// rights of whoever asks, not with the role of deployments, and the
+/// pipeline's role has none of them.
+///
 /// Example: cargo xtask move --env dev --from lessons/TablesUser --to lessons/UserTable
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]

@@ -1,14 +1,20 @@
 //! `cargo xtask pipeline`.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context, Result, bail};
 use handlebars::Handlebars;
-use platform::{Environment, Provider as Stands};
+use platform::{
+    Environment, Provider as Stands,
+    delivery::{PIPELINE_SESSION_MINUTES, gate_session_minutes},
+};
 use serde::Serialize;
+
+use crate::programs;
 
 /// What GitHub's actions are pinned to: commits, because a tag can be moved to other code.
 #[derive(Serialize)]
@@ -31,6 +37,12 @@ const ACTIONS: Actions = Actions {
 /// How long a deployment may take beside the bake time of where it comes from, in minutes: a new Kafka cluster takes
 /// most of an hour.
 const DEPLOY_MINUTES: u32 = 150;
+
+/// How long a job may take on a runner of GitHub's own, in minutes (GitHub's documentation, "Actions limits").
+const HOSTED_JOB_MINUTES_MAX: u32 = 360;
+
+/// The compiler that the sources ask for.
+const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// Whose pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -89,6 +101,8 @@ struct Stage {
     region: String,
     /// Where its releases come from; the first has none.
     from: Option<Origin>,
+    /// The repositories of its charts, as Helm knows them.
+    repositories: BTreeSet<String>,
     /// Whether somebody is asked.
     approval: bool,
     timeout_minutes: u32,
@@ -98,6 +112,8 @@ struct Stage {
 struct Origin {
     name: String,
     region: String,
+    /// How long whoever looks there is signed in.
+    session_seconds: u32,
 }
 
 #[derive(Serialize)]
@@ -107,6 +123,13 @@ struct Page<'a> {
     names: String,
     approved: String,
     gates: bool,
+    /// How long whoever deploys is signed in.
+    session_seconds: u32,
+    rust: &'static str,
+    /// The repositories of all charts.
+    repositories: String,
+    /// What carries commands out, beside this program.
+    programs: [&'static str; 2],
 }
 
 pub(crate) fn run(arguments: &PipelineArgs, root: &Path) -> Result<ExitCode> {
@@ -161,20 +184,41 @@ pub(crate) fn rendered(root: &Path, provider: Provider) -> Result<String> {
 }
 
 fn render(provider: Provider, stages: &[Stage]) -> Result<String> {
+    let too_long = stages.iter().find(|stage| stage.timeout_minutes > HOSTED_JOB_MINUTES_MAX);
+    if let Some(Stage { name, from: Some(from), .. }) = too_long.filter(|_| provider == Provider::Github) {
+        bail!(
+            "the job of {name} waits while a release bakes in {}, and a job of GitHub's own runners ends after {HOSTED_JOB_MINUTES_MAX} min: `bake_minutes` in environments/{}.toml can be {} at most",
+            from.name,
+            from.name,
+            HOSTED_JOB_MINUTES_MAX - DEPLOY_MINUTES
+        );
+    }
     let mut engine = Handlebars::new();
     engine.set_strict_mode(true);
     engine.register_escape_fn(handlebars::no_escape);
     let names = |wanted: &dyn Fn(&&Stage) -> bool| {
         stages.iter().filter(wanted).map(|stage| stage.name.as_str()).collect::<Vec<_>>().join(", ")
     };
+    let repositories: BTreeSet<&str> =
+        stages.iter().flat_map(|stage| stage.repositories.iter().map(String::as_str)).collect();
     let page = Page {
         actions: ACTIONS,
         stages,
         names: names(&|_| true),
         approved: names(&|stage| stage.approval),
         gates: stages.iter().any(|stage| stage.from.is_some()),
+        session_seconds: PIPELINE_SESSION_MINUTES * 60,
+        rust: RUST,
+        repositories: repositories.into_iter().collect::<Vec<_>>().join(", "),
+        programs: programs::PROGRAMS,
     };
     engine.render_template(provider.template(), &page).context("the template of the pipeline does not render")
+}
+
+/// Where an environment's charts come from: a runner that is new knows none of them.
+fn repositories(environment: &Environment) -> Result<BTreeSet<String>> {
+    let releases = platform::render(environment)?.manifest.helm_releases;
+    Ok(releases.iter().filter_map(|release| Some(release.chart.split_once('/')?.0.to_owned())).collect())
 }
 
 /// The environments that releases go through, in their order.
@@ -207,11 +251,17 @@ fn stages(environments: &[Environment]) -> Result<Vec<Stage>> {
             bail!("releases go round in a circle through {} (`promotes_to`)", environment.name);
         }
         let following = next(environment);
-        let bake = from.and_then(|from| from.delivery.as_ref()?.bake_minutes).unwrap_or(0);
+        let before = from.and_then(|from| Some((from, from.delivery.as_ref()?)));
+        let bake = before.map_or(0, |(_, delivery)| delivery.bake());
         stages.push(Stage {
             name: environment.name.clone(),
             region: environment.region.clone(),
-            from: from.map(|from| Origin { name: from.name.clone(), region: from.region.clone() }),
+            from: before.map(|(from, delivery)| Origin {
+                name: from.name.clone(),
+                region: from.region.clone(),
+                session_seconds: gate_session_minutes(delivery) * 60,
+            }),
+            repositories: repositories(environment)?,
             approval: from.is_some() && following.is_none(),
             timeout_minutes: DEPLOY_MINUTES + bake,
         });
@@ -252,6 +302,55 @@ mod tests {
             assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{action}");
         }
         assert!(!text.contains("secrets.") && !text.contains("arn:aws"), "{text}");
+    }
+
+    /// A job that ends while a release bakes, or whose credentials do, would leave it halfway.
+    #[test]
+    fn jobs_and_their_credentials_last_as_long_as_the_work() {
+        let of = |bake: Option<u32>| {
+            let mut all = environments();
+            let dev = all.iter_mut().find(|environment| environment.name == "dev").unwrap();
+            dev.delivery.as_mut().unwrap().bake_minutes = bake;
+            stages(&all).unwrap()
+        };
+        let staging = |bake| of(bake).remove(1);
+        let session = |bake| staging(bake).from.unwrap().session_seconds;
+        assert_eq!((staging(None).timeout_minutes, session(None)), (DEPLOY_MINUTES + 10, 70 * 60));
+        assert_eq!((staging(Some(90)).timeout_minutes, session(Some(90))), (DEPLOY_MINUTES + 90, 150 * 60));
+        const { assert!(PIPELINE_SESSION_MINUTES >= DEPLOY_MINUTES) };
+        let too_long = of(Some(211));
+        let refused = render(Provider::Github, &too_long).unwrap_err().to_string();
+        assert!(refused.contains("bakes in dev") && refused.contains("can be 210 at most"), "{refused}");
+        render(Provider::Gitlab, &too_long).unwrap();
+    }
+
+    /// What is promoted is what this run has made: whatever runs by then in the environment before is something else.
+    #[test]
+    fn the_digest_is_handed_on_to_every_stage() {
+        for (provider, given) in
+            [(Provider::Github, "needs: [release"), (Provider::Gitlab, "dependencies: [release]")]
+        {
+            let text = render(provider, &stages(&environments()).unwrap()).unwrap();
+            assert_eq!(text.matches(given).count(), 3, "{text}");
+            for line in
+                text.lines().filter(|line| line.contains("xtask promote ") || line.contains("xtask deploy "))
+            {
+                assert!(line.contains("$DIGEST"), "{line}");
+            }
+        }
+    }
+
+    /// A deployment stops where helm does not know a chart's repository, and a runner begins with none.
+    #[test]
+    fn runners_get_to_know_the_repositories_of_charts() {
+        let stages = stages(&environments()).unwrap();
+        let expected = ["kedacore", "prometheus-community"].map(str::to_owned);
+        let known = BTreeSet::from(expected.clone());
+        assert!(stages.iter().all(|stage| stage.repositories == known));
+        for provider in [Provider::Github, Provider::Gitlab] {
+            let text = render(provider, &stages).unwrap();
+            assert!(text.contains("helm repo add") && text.contains(&expected.join(", ")), "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Result, bail};
-use platform::Environment;
+use platform::{
+    Environment,
+    environment::{BAKE_MINUTES, Delivery},
+};
 
 use crate::{
     consent::Consent,
@@ -12,15 +15,14 @@ use crate::{
     synth,
 };
 
-/// The bake time where the environment's file has none, in minutes.
-const BAKE_MINUTES: u32 = 10;
-
 /// Take the release that runs in one environment to the next: the same bytes, if it is healthy.
 ///
 /// It may go on when the environment runs it as a whole and is as the release has it, when no alarm that somebody
-/// hears of was in ALARM for the bake time, when nothing was changed behind CloudFormation's back, and when the smoke
-/// check is well. Whatever speaks against it is told, all of it, with what to do. The bake time is `bake_minutes`
-/// below `[delivery]` in the environment's file, or 10 minutes.
+/// hears of was in ALARM for the bake time, when nothing was changed behind CloudFormation's back, when nobody works
+/// on the environment, and when the smoke check is well. Whatever speaks against it is told, all of it, with what to
+/// do. The bake time is `bake_minutes` below `[delivery]` in the environment's file, or 10 minutes.
+///
+/// What goes on is what runs there; with `--release` it is that release or none, as a pipeline wants it.
 ///
 /// Where a release may go from an environment is said by `promotes_to` below `[delivery]`; to prod it goes only from
 /// one that says so, and there is no `--force` to prod.
@@ -37,6 +39,9 @@ pub(crate) struct PromoteArgs {
     /// The environment that gets it.
     #[arg(long)]
     to: String,
+    /// This release and no other, by its digest or how that begins: refused where another one runs by now.
+    #[arg(long, value_name = "DIGEST")]
+    release: Option<String>,
     /// How long it must have run without an alarm: 10m, 1h, 30s.
     #[arg(long, value_name = "TIME")]
     bake: Option<String>,
@@ -91,7 +96,7 @@ pub(crate) fn run(arguments: &PromoteArgs, root: &Path) -> Result<ExitCode> {
     let PromoteArgs { from, to, bake, wait, force, consent, json, .. } = arguments;
     let source = Environment::load(root, from)?;
     allowed(&source, to, *force)?;
-    let minutes = source.delivery.as_ref().and_then(|delivery| delivery.bake_minutes).unwrap_or(BAKE_MINUTES);
+    let minutes = source.delivery.as_ref().map_or(BAKE_MINUTES, Delivery::bake);
     let bake = bake.clone().unwrap_or_else(|| format!("{minutes}m"));
     synth::synth(root, from, 1)?;
     synth::synth(root, to, 1)?;
@@ -113,6 +118,9 @@ pub(crate) fn run(arguments: &PromoteArgs, root: &Path) -> Result<ExitCode> {
     let endpoint_url = source.endpoint_url(root);
     let mut gate = source.engine(root, endpoint_url.as_deref(), *json);
     gate.args(["releases", "gate", "--bake", &bake, "--into"]).arg(release::directory(root));
+    if let Some(release) = &arguments.release {
+        gate.args(["--release", release]);
+    }
     if *wait {
         gate.arg("--wait");
     }
@@ -124,7 +132,7 @@ pub(crate) fn run(arguments: &PromoteArgs, root: &Path) -> Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     // The release may have nothing for whoever gets it.
-    release::unpacked(root, &directory, to)?;
+    release::unpacked(root, &directory, to, *json)?;
     if arguments.gate_only {
         return Ok(ExitCode::SUCCESS);
     }

@@ -67,7 +67,12 @@ pub(crate) fn run(arguments: &ReleaseArgs, root: &Path) -> Result<ExitCode> {
         assembly.manifest.assets.iter().map(|asset| asset.package.clone()).collect()
     };
     let local = assemblies.iter().filter(|assembly| assembly.manifest.provider == "local");
-    let here: std::collections::BTreeSet<String> = local.flat_map(packages).collect();
+    // What tries the systems of a local environment goes with it.
+    let trials = |assembly: &Assembly| -> Vec<String> {
+        assembly.manifest.trials().map(|(_, load)| load.package.clone()).collect()
+    };
+    let here: std::collections::BTreeSet<String> =
+        local.flat_map(|assembly| packages(assembly).into_iter().chain(trials(assembly))).collect();
     let here: Vec<&str> = here.iter().map(String::as_str).collect();
     let programs = programs::build_with(root, false, &here)?;
     let mut command = Command::new(programs.join("deploy-engine"));
@@ -180,9 +185,12 @@ pub(crate) fn answered<T: serde::de::DeserializeOwned>(
 }
 
 /// A release that somebody named, unpacked for an environment, with every byte compared.
-pub(crate) fn unpacked(root: &Path, given: &Path, environment: &str) -> Result<PathBuf> {
+pub(crate) fn unpacked(root: &Path, given: &Path, environment: &str, json: bool) -> Result<PathBuf> {
     let given = found(given, &directory(root))?;
     let mut command = Command::new(programs::build(root, false)?.join("deploy-engine"));
+    if json {
+        command.arg("--json");
+    }
     command.args(["unpack", "--environment", environment, "--release"]).arg(given);
     command.arg("--into").arg(directory(root));
     match answered::<Fetched>(root, &mut command)? {
@@ -220,8 +228,8 @@ fn found(given: &Path, releases: &Path) -> Result<PathBuf> {
 }
 
 /// A release that ran in an environment, brought here from there.
-pub(crate) fn fetched(root: &Path, environment: &str, wanted: &str) -> Result<Fetched> {
-    let mut command = deploy::reading(root, environment, false)?;
+pub(crate) fn fetched(root: &Path, environment: &str, wanted: &str, json: bool) -> Result<Fetched> {
+    let mut command = deploy::reading(root, environment, json)?;
     command.args(["releases", "fetch", wanted, "--into"]).arg(directory(root));
     match answered(root, &mut command)? {
         Ok(fetched) => Ok(fetched),

@@ -62,6 +62,11 @@ pub enum Request {
 pub enum Response {
     /// Done.
     Done,
+    /// The running workloads are those that were asked for.
+    Applied {
+        /// The names of those that are other than they were: new, gone, with other processes or scaled otherwise.
+        changed: Vec<String>,
+    },
     /// What runs.
     Status(Status),
     /// Not done.
@@ -245,7 +250,7 @@ pub fn listen(layout: &Layout) -> Result<UnixListener> {
 /// # Errors
 ///
 /// When none runs, or it refuses.
-pub fn ask(layout: &Layout, request: &Request) -> Result<Option<Status>> {
+pub fn ask(layout: &Layout, request: &Request) -> Result<Response> {
     let directory = File::open(layout.root())?;
     let mut stream = UnixStream::connect(short_path(&directory))
         .context("the local environment does not run; `cargo xtask deploy --env local` starts it")?;
@@ -256,9 +261,8 @@ pub fn ask(layout: &Layout, request: &Request) -> Result<Option<Status>> {
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).context("the supervisor does not answer")?;
     match serde_json::from_str(&answer).context("the supervisor's answer cannot be read")? {
-        Response::Done => Ok(None),
-        Response::Status(status) => Ok(Some(status)),
         Response::Refused { message } => bail!(message),
+        answer => Ok(answer),
     }
 }
 
@@ -268,7 +272,26 @@ pub fn ask(layout: &Layout, request: &Request) -> Result<Option<Status>> {
 ///
 /// When no supervisor runs.
 pub fn status(layout: &Layout) -> Result<Status> {
-    Ok(ask(layout, &Request::Status)?.unwrap_or_default())
+    match ask(layout, &Request::Status)? {
+        Response::Status(status) => Ok(status),
+        other => bail!("the supervisor answers {other:?} to who asks what runs"),
+    }
+}
+
+/// Makes the running workloads these, from the binaries of a directory; gives the names of those that are other than
+/// they were. Nothing is waited for.
+///
+/// # Errors
+///
+/// When no supervisor runs, or a binary is not there.
+pub fn apply(layout: &Layout, workloads: Vec<Workload>, binaries: PathBuf) -> Result<Vec<String>> {
+    let all = workloads.iter().map(|workload| workload.name.clone()).collect();
+    match ask(layout, &Request::Apply { workloads, binaries })? {
+        Response::Applied { changed } => Ok(changed),
+        // A supervisor that is older than this program does not tell: any may be.
+        Response::Done => Ok(all),
+        other => bail!("the supervisor answers {other:?} to who changes the workloads"),
+    }
 }
 
 /// Whether a supervisor answers.

@@ -153,6 +153,16 @@ pub fn settled(layout: &Layout) -> Result<Status> {
     control::status(layout)
 }
 
+/// What an application of workloads came to.
+#[derive(Debug, serde::Serialize)]
+pub struct Applied {
+    /// The names of the workloads that are other than they were.
+    pub changed: Vec<String>,
+    /// What runs.
+    #[serde(flatten)]
+    pub status: Status,
+}
+
 /// Makes the running workloads those wanted and waits until all are ready.
 ///
 /// # Errors
@@ -163,9 +173,9 @@ pub fn apply(
     workloads: Vec<Workload>,
     binaries: &std::path::Path,
     timeout: Duration,
-) -> Result<Status> {
-    control::ask(layout, &Request::Apply { workloads, binaries: binaries.canonicalize()? })?;
-    wait_ready(layout, timeout)
+) -> Result<Applied> {
+    let changed = control::apply(layout, workloads, binaries.canonicalize()?)?;
+    Ok(Applied { changed, status: wait_ready(layout, timeout)? })
 }
 
 /// Waits until every workload has as many ready processes as it should.

@@ -222,7 +222,10 @@ impl Supervisor {
                 down = true;
                 Response::Done
             }
-            Request::Apply { workloads, binaries } => done(self.apply(workloads, &binaries)),
+            Request::Apply { workloads, binaries } => match self.apply(workloads, &binaries) {
+                Ok(changed) => Response::Applied { changed },
+                Err(error) => refused(&error),
+            },
             Request::Scale { name, replicas } => done(self.scale_by_hand(&name, replicas)),
             Request::Resume { name } => done(self.resume(&name)),
         };
@@ -261,23 +264,26 @@ impl Supervisor {
         Status { parts: parts.collect(), workloads: workloads.collect(), event_sources }
     }
 
-    /// Makes the running workloads those wanted. A workload whose pod is the same keeps its processes.
-    fn apply(&mut self, wanted: Vec<Workload>, binaries: &Path) -> Result<()> {
+    /// Makes the running workloads those wanted, and gives the names of those that are other than they were. A
+    /// workload whose pod is the same keeps its processes.
+    fn apply(&mut self, wanted: Vec<Workload>, binaries: &Path) -> Result<Vec<String>> {
         for workload in &wanted {
             self.keep_binary(workload, binaries)?;
         }
         let names: Vec<String> = wanted.iter().map(|workload| workload.name.clone()).collect();
         let gone: Vec<String> = self.workloads.keys().filter(|name| !names.contains(name)).cloned().collect();
-        for name in gone {
-            if let Some(running) = self.workloads.remove(&name) {
+        for name in &gone {
+            if let Some(running) = self.workloads.remove(name) {
                 self.leave(running.replicas);
             }
-            self.state.scaling.remove(&name);
+            self.state.scaling.remove(name);
         }
+        let mut changed = gone;
         for workload in wanted {
             let name = workload.name.clone();
             let kept = self.workloads.remove(&name);
             let before = kept.as_ref().map(|running| running.desired);
+            let is_same = kept.as_ref().is_some_and(|running| running.workload == workload);
             let (replicas, scaler) = match kept {
                 Some(running) => {
                     let same_scaler = running.workload.scaled_object == workload.scaled_object;
@@ -298,9 +304,12 @@ impl Supervisor {
             };
             self.workloads.insert(name.clone(), Running { workload, desired: target, scaler, replicas });
             self.scale(&name, target)?;
+            if !is_same || before != Some(target) {
+                changed.push(name);
+            }
         }
         self.drop_old_binaries();
-        Ok(())
+        Ok(changed)
     }
 
     /// The replicas that a deploy begins with. Where a scaler sees to them, a deploy leaves them as they are, and as
@@ -483,8 +492,12 @@ impl Supervisor {
 fn done(result: Result<()>) -> Response {
     match result {
         Ok(()) => Response::Done,
-        Err(error) => Response::Refused { message: format!("{error:#}") },
+        Err(error) => refused(&error),
     }
+}
+
+fn refused(error: &anyhow::Error) -> Response {
+    Response::Refused { message: format!("{error:#}") }
 }
 
 fn broker_process(layout: &Layout, broker: &Broker, ports: kafka::Ports) -> Supervised {

@@ -32,7 +32,8 @@ fn workloads_run_scale_change_crash_and_end() {
     assert!(given["METRICS_ADDRESS"].starts_with("127.0.0.1:"), "loopback, not what the cluster gets");
     assert!(!given.contains_key(local_testing::A_SECRET_OF_THE_USER), "the user's variables are the user's");
 
-    let _ = apply(1, "first");
+    assert_eq!(applied["changed"], serde_json::json!(["greeter"]), "it is new");
+    assert_eq!(apply(1, "first")["changed"], serde_json::json!([]), "it says that nothing changed");
     assert_eq!(greeter(&environment).pids, first.pids, "the same manifest changes nothing");
 
     let _ = environment.ask(&["scale", "greeter", "2"]);
@@ -49,7 +50,7 @@ fn workloads_run_scale_change_crash_and_end() {
     assert_eq!(crashed.restarts, 1);
     assert!(crashed.pids.contains(&two.pids[1]), "the other one goes on");
 
-    let _ = apply(1, "second");
+    assert_eq!(apply(1, "second")["changed"], serde_json::json!(["greeter"]));
     let second = greeter(&environment);
     assert_eq!(second.pids.len(), 1);
     assert!(!crashed.pids.contains(&second.pids[0]), "another environment is another process");

@@ -85,6 +85,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The programs that try, in a moment, whether a system works; by system.
+    pub fn trials(&self) -> impl Iterator<Item = (&String, &LoadEntry)> {
+        self.loads.iter().filter(|(_, load)| !load.trial.is_empty())
+    }
+
     /// Reads the manifest of an assembly directory.
     ///
     /// # Errors

@@ -51,6 +51,22 @@ fn subject(delivery: &Delivery, environment: &str) -> String {
     }
 }
 
+/// How long a job may work as the pipeline, in minutes: a new Kafka cluster takes most of an hour, and who has signed in
+/// by a job's token cannot do so again in the middle.
+pub const PIPELINE_SESSION_MINUTES: u32 = 180;
+
+/// How long looking at an environment may take beside the bake time, in minutes: its drift, each system, twice.
+const GATE_LOOK_MINUTES: u32 = 60;
+
+/// IAM's limit of a session, in minutes (API reference of IAM, `CreateRole`, `MaxSessionDuration`).
+const SESSION_MINUTES_MAX: u32 = 720;
+
+/// How long a job may look whether a release may go on from an environment, in minutes: the bake time is waited for.
+#[must_use]
+pub fn gate_session_minutes(delivery: &Delivery) -> u32 {
+    delivery.bake().saturating_add(GATE_LOOK_MINUTES).min(SESSION_MINUTES_MAX)
+}
+
 /// IAM's limit of a managed policy, in characters without white space.
 const POLICY_CHARACTERS_MAX: usize = 6144;
 
@@ -301,6 +317,7 @@ fn roles(
     if let Some(pipeline) = scope.get_mut(&pipeline) {
         *pipeline = pipeline
             .clone()
+            .max_session_duration(i64::from(PIPELINE_SESSION_MINUTES) * 60)
             .managed_policy_arns(reads.iter().map(|policy| policy.reference()).collect::<Vec<_>>());
     }
     scope.output::<String>("PipelineRoleArn", pipeline.arn(), "The role that the pipeline assumes");
@@ -352,6 +369,9 @@ fn gate_role(
     ];
     statements.extend(looks_for_drift(&stacks));
     statements.extend(artifacts.grant_read("Artifacts"));
+    // Whether somebody is at work there.
+    let lock = own_arn("ssm", &format!("parameter/{prefix}/deploy-lock"));
+    statements.push(iam::allow("Lock", &["ssm:GetParameter"], &[lock]));
     if environment.data == Data::Disposable {
         // Whether code was swapped in past the release.
         let swapped = own_arn("ssm", &format!("parameter/{prefix}/hotswapped"));
@@ -374,6 +394,7 @@ fn gate_role(
     if let Some(role) = scope.get_mut(&role) {
         *role = role
             .clone()
+            .max_session_duration(i64::from(gate_session_minutes(delivery)) * 60)
             .managed_policy_arns(reads.iter().map(|policy| policy.reference()).collect::<Vec<_>>());
     }
     scope.output::<String>("GateRoleArn", role.arn(), "The role that looks whether a release may go on");
@@ -523,6 +544,16 @@ fn groups(needed: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<&str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_looks_is_signed_in_for_as_long_as_the_release_bakes() {
+        let of = |bake_minutes| {
+            let delivery =
+                Delivery { github_repository: None, gitlab_project: None, promotes_to: None, bake_minutes };
+            gate_session_minutes(&delivery)
+        };
+        assert_eq!([of(None), of(Some(30)), of(Some(1440))], [70, 90, SESSION_MINUTES_MAX]);
+    }
 
     #[test]
     fn the_role_has_what_the_types_need_and_nothing_else() {

@@ -74,9 +74,20 @@ pub struct Delivery {
     /// The environment that releases go to from here; without it they end here.
     #[serde(default)]
     pub promotes_to: Option<String>,
-    /// How long a release must have run here without an alarm before it goes on; 10 where nothing is said.
+    /// How long a release must have run here without an alarm before it goes on; [`BAKE_MINUTES`] where nothing is said.
     #[serde(default)]
     pub bake_minutes: Option<u32>,
+}
+
+/// How long a release must have run in an environment that does not say so, in minutes.
+pub const BAKE_MINUTES: u32 = 10;
+
+impl Delivery {
+    /// How long a release must have run here before it goes on, in minutes.
+    #[must_use]
+    pub fn bake(&self) -> u32 {
+        self.bake_minutes.unwrap_or(BAKE_MINUTES)
+    }
 }
 
 /// An environment.

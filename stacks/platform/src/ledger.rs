@@ -64,6 +64,10 @@ const SYSTEM: &str = "ledger";
 /// What makes its traffic.
 const LOAD: &str = "ledger-load";
 
+/// What that is asked for to try whether events come into the database: a second of them. Whether they did is told by
+/// the writers, because the neighbour's role may not look into the tables.
+const TRIAL: [&str; 4] = ["--rate", "20", "--for", "1s"];
+
 /// Groups that commit what the functions have done.
 const TRANSFORM_GROUP: &str = "ledger-transform";
 const WRITER_GROUP: &str = "ledger-writer";
@@ -290,8 +294,7 @@ fn load(kafka: &Kafka, database: &LedgerDatabase, secret: &Value<String>, authen
     Load {
         package: LOAD.to_owned(),
         variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        // It does not look into the tables: the neighbour's role may not.
-        trial: Vec::new(),
+        trial: TRIAL.map(str::to_owned).to_vec(),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     operation::Sources,
     plan::{Asked, Plan, status::has_come_to_be},
     report::Reporter,
+    signals,
     smoke::Smoke,
     stacks::Stacks,
     status,
@@ -67,6 +68,8 @@ pub struct Deployment<'a> {
     pub eks: Option<EksWorkloads<'a>>,
     /// CloudWatch.
     pub alarms: &'a aws_sdk_cloudwatch::Client,
+    /// What tells how systems do.
+    pub signals: signals::Clients,
     /// Where the workers' binaries are.
     pub binaries: PathBuf,
     /// Where the AWS APIs are, if not at AWS.
@@ -175,7 +178,7 @@ impl Deployment<'_> {
         if let Some(local) = self.local.filter(|_| self.asked.only.is_empty()) {
             self.apply_workloads(local, &mut known).await?;
             self.workloads_are_right().await?;
-            self.smoke(local).await?;
+            self.smoke(local, false).await?;
         }
         if let Some(eks) = eks {
             self.install_workloads(eks, &mut known).await?;
@@ -213,23 +216,24 @@ impl Deployment<'_> {
         Ok(self.smoke_on_aws(self.eks.as_ref(), &known).complaints().await)
     }
 
-    /// Looks whether the systems of a local environment work.
+    /// Looks whether the systems of a local environment work. One that cannot be tried is passed over, unless `all` are
+    /// to be known to work.
     ///
     /// # Errors
     ///
     /// What does not.
-    pub async fn smoke(&self, local: &LocalEnvironment) -> Result<()> {
+    pub async fn smoke(&self, local: &LocalEnvironment, all: bool) -> Result<()> {
         let watched = async {
             for (name, system) in &self.manifest.systems {
                 self.smoke_check(local, name, system).await?;
             }
             anyhow::Ok(())
         };
-        let Self { manifest, stacks, kafka, binaries, reporter, .. } = self;
+        let Self { manifest, stacks, kafka, binaries, signals, reporter, .. } = self;
         let tried = async {
             // On AWS nobody sends anything unasked: there the event sources, the pods and the alarms tell.
             let Some(endpoint_url) = self.endpoint_url else { return Ok(()) };
-            Trials { manifest, stacks, kafka, binaries, endpoint_url, reporter }.run().await
+            Trials { manifest, stacks, kafka, binaries, endpoint_url, signals, reporter, all }.run().await
         };
         tokio::try_join!(watched, tried).map(|((), ())| ())
     }
@@ -306,17 +310,22 @@ impl Deployment<'_> {
         look_up(self.kafka, wired, known, self.reporter).await
     }
 
-    /// Makes the workloads of this machine what they should be, and waits until they are ready.
-    pub(crate) async fn apply_workloads(&self, local: &LocalEnvironment, known: &mut Known) -> Result<()> {
+    /// Makes the workloads of this machine what they should be, and waits until they are ready; gives the names of
+    /// those that were not.
+    pub(crate) async fn apply_workloads(
+        &self,
+        local: &LocalEnvironment,
+        known: &mut Known,
+    ) -> Result<Vec<String>> {
         for workload in &self.manifest.workloads {
             self.look_up(&workload.values, known).await?;
             self.assets.ready(&workload.values, known).await?;
         }
         let directory = workloads::write_resolved(self.manifest, self.assembly, known)?;
         self.reporter.stack("workloads", "starting", "and waiting until they are ready");
-        local.apply(&directory, &self.binaries).await?;
+        let changed = local.apply(&directory, &self.binaries).await?;
         self.reporter.stack("workloads", "ready", "");
-        Ok(())
+        Ok(changed)
     }
 
     /// Waits for records to flow, where the producer makes any, and says so with figures.

@@ -268,6 +268,33 @@ pub fn writers(lines: &[Json]) -> Vec<WriterStatus> {
     newest.into_values().collect()
 }
 
+/// What became of events, as the functions told it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Effects {
+    /// Those whose effect is in the database.
+    pub written: u64,
+    /// Those that are dead letters, of all functions.
+    pub dead_letters: u64,
+}
+
+impl Effects {
+    /// Of the lines that functions have logged.
+    #[must_use]
+    pub fn of(lines: &[Json]) -> Self {
+        let mut effects = Self::default();
+        for line in lines {
+            let count = |key: &str| line.get(key).and_then(Json::as_f64).unwrap_or(0.0) as u64;
+            let dead_letters = count("DeadLetters");
+            effects.dead_letters += dead_letters;
+            // Writers alone have a limit; what the function before them passed on has no effect yet.
+            if line.get("Limit").is_some() {
+                effects.written += count("Records").saturating_sub(count("Returned") + dead_letters);
+            }
+        }
+        effects
+    }
+}
+
 /// The age that so many per cent of the events of these lines did not exceed when they were written, in seconds.
 #[must_use]
 pub fn age_seconds(lines: &[Json], percent: f64) -> Option<f64> {
@@ -304,6 +331,17 @@ mod tests {
         let after = ModeStatus::parse(RED, 9_000).unwrap();
         assert_eq!((after.mode.as_str(), after.since_ms, after.alarm), ("GREEN", 9000, None));
         assert!(ModeStatus::parse("GREEN", 0).unwrap_err().to_string().contains("`GREEN`"));
+    }
+
+    #[test]
+    fn what_is_written_is_what_writers_neither_gave_back_nor_put_aside() {
+        let lines = [
+            json!({"Records": 23, "DeadLetters": 1, "Returned": 0}),
+            json!({"instance": "a", "Limit": 2, "Records": 12, "Returned": 2.0, "DeadLetters": 0}),
+            json!({"instance": "b", "Limit": 2, "Records": 12, "Returned": 0, "DeadLetters": 3}),
+        ];
+        assert_eq!(Effects::of(&lines), Effects { written: 19, dead_letters: 4 });
+        assert_eq!(Effects::of(&[]), Effects::default());
     }
 
     #[test]

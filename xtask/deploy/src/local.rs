@@ -78,13 +78,16 @@ impl LocalEnvironment {
         Ok(())
     }
 
-    /// Makes the running workloads those of the manifests in a directory.
+    /// Makes the running workloads those of the manifests in a directory; gives the names of those that are other than
+    /// they were.
     ///
     /// # Errors
     ///
     /// What did not become ready.
-    pub async fn apply(&self, manifests: &Path, binaries: &Path) -> Result<Json> {
+    pub async fn apply(&self, manifests: &Path, binaries: &Path) -> Result<Vec<String>> {
         let (manifests, binaries) = (manifests.to_string_lossy(), binaries.to_string_lossy());
-        self.ask(&["apply", "--manifests", &manifests, "--binaries", &binaries]).await
+        let applied = self.ask(&["apply", "--manifests", &manifests, "--binaries", &binaries]).await?;
+        let changed = applied.get("changed").and_then(Json::as_array).into_iter().flatten();
+        Ok(changed.filter_map(Json::as_str).map(str::to_owned).collect())
     }
 }

@@ -105,20 +105,27 @@ fn is_gone(pid: u32) -> bool {
     name("self").is_some() && name(&pid.to_string()) != name("self")
 }
 
+/// What a program prints, if it prints anything.
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// This machine's name.
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .or_else(|| said("hostname", &[]))
+        .unwrap_or_default()
+}
+
 impl Holder {
     /// This run: what it does and with whose credentials. The rest is asked of the machine and of git.
     #[must_use]
     pub fn this(doing: &str, identity: &str) -> Self {
-        let said = |program: &str, arguments: &[&str]| {
-            let output = std::process::Command::new(program).args(arguments).output().ok()?;
-            let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-            (!text.is_empty()).then_some(text)
-        };
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .ok()
-            .map(|name| name.trim().to_owned())
-            .or_else(|| said("hostname", &[]))
-            .unwrap_or_default();
+        let host = host();
         let pid = std::process::id();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -230,6 +237,19 @@ impl Locks {
     pub async fn holder(&self) -> Option<String> {
         let (State::Held(holder), _) = self.read().await.ok()? else { return None };
         Some(format!("{}, for {}", who(&holder), span(now().saturating_sub(holder.since))))
+    }
+
+    /// Who works on the environment now, in words; nobody does whose lock could be taken over.
+    ///
+    /// # Errors
+    ///
+    /// When the parameter cannot be read.
+    pub async fn underway(&self) -> Result<Option<String>> {
+        let (state, _) = self.read().await?;
+        Ok(match judge(&state, now(), &host(), &is_gone) {
+            Verdict::Refuse(who) => Some(who),
+            Verdict::Take | Verdict::TakeOver(_) => None,
+        })
     }
 
     fn refusal(&self, who: &str) -> String {

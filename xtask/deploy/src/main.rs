@@ -39,7 +39,7 @@ async fn run(Cli { common, command }: Cli) -> Result<ExitCode> {
     }
     match &command {
         Command::Bundle(arguments) => return command::bundle::make(&common, arguments).await,
-        Command::Unpack(arguments) => return command::bundle::unpack(arguments),
+        Command::Unpack(arguments) => return command::bundle::unpack(&common, arguments),
         _ => {}
     }
     let engine = Engine::new(common).await?;

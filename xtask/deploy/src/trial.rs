@@ -4,13 +4,24 @@
 use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use cfn::assembly::{LoadEntry, Manifest};
-use serde_json::Value as Json;
+use cfn::assembly::{FlowEntry, LoadEntry, Manifest};
+use chrono::Utc;
+use serde_json::{Value as Json, json};
+use tokio::time::{Instant, sleep};
 
-use crate::{report::Reporter, stacks::Stacks, traffic};
+use crate::{
+    flow::{Effects, Flow},
+    report::Reporter,
+    signals,
+    stacks::Stacks,
+    traffic,
+};
 
 /// How long it may take: functions start, event sources are found, workers join their group.
 const TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How often is looked what functions have written.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What a trial talks to.
 #[derive(Clone, Copy)]
@@ -25,8 +36,12 @@ pub struct Trials<'a> {
     pub binaries: &'a Path,
     /// Where the AWS APIs of this machine are.
     pub endpoint_url: &'a str,
+    /// What tells what functions have written.
+    pub signals: &'a signals::Clients,
     /// What the user sees.
     pub reporter: &'a Reporter,
+    /// Whether a system that cannot be tried counts as one that does not work.
+    pub all: bool,
 }
 
 impl Trials<'_> {
@@ -36,16 +51,21 @@ impl Trials<'_> {
     ///
     /// What did not come out.
     pub async fn run(self) -> Result<()> {
-        let trials = self.manifest.loads.iter().filter(|(_, load)| !load.trial.is_empty());
-        let tried = trials.map(|(system, load)| self.one(system, load));
+        let tried = self.manifest.trials().map(|(system, load)| self.one(system, load));
         futures::future::try_join_all(tried).await.map(drop)
     }
 
     async fn one(self, system: &str, load: &LoadEntry) -> Result<()> {
-        let Self { manifest, stacks, kafka, binaries, endpoint_url, reporter } = self;
+        let Self { manifest, stacks, kafka, binaries, endpoint_url, reporter, .. } = self;
         let program = binaries.join(&load.package);
         if !program.is_file() {
-            // A release holds what is deployed, and this is not.
+            // A release of before held what is deployed, and nothing to try it with.
+            if self.all {
+                bail!(
+                    "{system}: nobody knows whether it works: what tries it, {}, is not in the release. Make it again by `cargo xtask release`, and deploy that",
+                    load.package
+                );
+            }
             reporter.say(&format!(
                 "{system}: deployed, and not tried: {} is not here; `cargo xtask load {system} --env {} --rate 20 --for 10s` tries it",
                 load.package, manifest.environment
@@ -63,16 +83,60 @@ impl Trials<'_> {
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env_remove("AWS_PROFILE")
             .env_remove("AWS_SESSION_TOKEN");
-        let report = carry_out(command, &load.package, TIMEOUT).await.with_context(|| {
+        let tried = async {
+            let (deadline, began_ms) = (Instant::now() + TIMEOUT, Utc::now().timestamp_millis());
+            let report = carry_out(command, &load.package, TIMEOUT).await?;
+            match manifest.flows.get(system) {
+                Some(flow) => self.written(flow, report, began_ms, deadline).await,
+                None => Ok(report),
+            }
+        };
+        let report = tried.await.with_context(|| {
             format!(
                 "{system}: it is deployed, but what was sent through it did not come out (see `cargo xtask status --env {0}` and `cargo xtask logs {system} --env {0}`)",
                 manifest.environment
             )
         })?;
-        let json = serde_json::json!({ "event": "system", "system": system, "trial": report });
+        let json = json!({ "event": "system", "system": system, "trial": report });
         reporter.result(&summary(system, &report), &json);
         Ok(())
     }
+
+    /// Waits until the functions of a system have told that as many events are written as were sent since then; the
+    /// program itself may not look into the tables. Gives its report with what they told.
+    async fn written(
+        self,
+        entry: &FlowEntry,
+        mut report: Json,
+        began_ms: i64,
+        deadline: Instant,
+    ) -> Result<Json> {
+        let sent = count(&report, "/records_acknowledged");
+        let ended = Instant::now();
+        let flow = Flow::find(self.manifest, self.stacks, self.signals.clone(), entry).await?;
+        loop {
+            let lines = flow.observe(began_ms, Utc::now().timestamp_millis()).await?.lines;
+            let effects = Effects::of(&lines);
+            if effects.dead_letters > 0 {
+                bail!("{} of {sent} events became dead letters", effects.dead_letters);
+            }
+            if effects.written >= sent {
+                report["effects"] = json!({
+                    "written": effects.written, "settled_seconds": ended.elapsed().as_secs_f64(),
+                });
+                return Ok(report);
+            }
+            if Instant::now() >= deadline {
+                bail!("{} of {sent} events were written within {} s", effects.written, TIMEOUT.as_secs());
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// A whole number of a report; 0 where there is none.
+fn count(report: &Json, pointer: &str) -> u64 {
+    report.pointer(pointer).and_then(Json::as_u64).unwrap_or(0)
 }
 
 /// Runs a program to its end and gives its report.
@@ -122,24 +186,22 @@ impl Told {
 
 /// A trial that went well, in a line.
 fn summary(system: &str, report: &Json) -> String {
-    let count = |pointer: &str| report.pointer(pointer).and_then(Json::as_u64).unwrap_or(0);
-    let seconds = ["/outcome/settled_seconds", "/verification/settled_seconds"]
+    let count = |pointer: &str| count(report, pointer);
+    let seconds = ["/outcome/settled_seconds", "/verification/settled_seconds", "/effects/settled_seconds"]
         .iter()
         .find_map(|pointer| report.pointer(pointer)?.as_f64());
     let within =
         seconds.map(|seconds| format!(", the last {seconds:.1} s after it was sent")).unwrap_or_default();
     let sent = count("/records_acknowledged");
-    let came = match (report.pointer("/outcome"), report.pointer("/verification")) {
-        (Some(outcome), _) if outcome.is_object() => {
-            format!("{} lessons came out enriched, 0 lost", count("/outcome/enriched"))
-        }
-        (_, Some(verification)) if verification.is_object() => {
-            format!(
-                "the cache holds all {} objects as they were written last",
-                count("/verification/objects")
-            )
-        }
-        _ => "all were taken".to_owned(),
+    let has = |key: &str| report.get(key).is_some_and(Json::is_object);
+    let came = if has("outcome") {
+        format!("{} lessons came out enriched, 0 lost", count("/outcome/enriched"))
+    } else if has("verification") {
+        format!("the cache holds all {} objects as they were written last", count("/verification/objects"))
+    } else if has("effects") {
+        "all are in the database, 0 dead letters".to_owned()
+    } else {
+        "all were taken".to_owned()
     };
     format!("{system}: tried with {sent} records: {came}{within}")
 }
@@ -194,6 +256,11 @@ mod tests {
         let tags = json!({
             "records_acknowledged": 51, "verification": {"objects": 8, "settled_seconds": 0.26},
         });
-        insta::assert_snapshot!([summary("lessons", &lessons), summary("tags", &tags)].join("\n"));
+        let ledger = json!({
+            "records_acknowledged": 22, "effects": {"written": 22, "settled_seconds": 0.84},
+        });
+        let told = [("ledger", ledger), ("lessons", lessons), ("tags", tags)];
+        let told = told.map(|(system, report)| summary(system, &report));
+        insta::assert_snapshot!(told.join("\n"));
     }
 }

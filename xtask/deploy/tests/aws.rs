@@ -546,4 +546,11 @@ async fn swapped_code_is_pushed_and_rolled_out_and_nothing_else_is_touched() {
         assert_eq!(count(&journal, text), 0, "{text}: {journal:#?}");
     }
     assert_ne!(image(), before);
+
+    // The same once more changes nothing, says so, and is no deployment.
+    let records = || scene.aws.held().objects.keys().filter(|key| key.contains("releases/records/")).count();
+    let recorded = records();
+    let again = scene.succeeds(&["deploy", "--hotswap"]);
+    assert!(again.contains("Nothing was swapped, and no record is written"), "{again}");
+    assert_eq!(records(), recorded);
 }

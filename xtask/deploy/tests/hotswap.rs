@@ -19,6 +19,10 @@ fn keys(house: &House) -> Json {
     status["hotswapped"].clone()
 }
 
+fn history(house: &House) -> Vec<Json> {
+    serde_json::from_str(&house.succeeds(&["releases", "history", "--json"])).unwrap()
+}
+
 #[test]
 fn functions_run_their_new_code_and_what_is_no_code_is_named() {
     let house = House::new();
@@ -65,8 +69,11 @@ fn functions_run_their_new_code_and_what_is_no_code_is_named() {
     assert!(!swapped.contains("updating"), "CloudFormation is not asked: {swapped}");
     assert_eq!(answer(&house), "two");
     assert_eq!(keys(&house), json!(["functions"]));
+    let records = || history(&house).len();
+    let recorded = records();
     let again = house.succeeds(&["deploy", "--hotswap"]);
-    assert!(again.contains("no function has new code"), "{again}");
+    assert!(again.contains("no function has new code") && again.contains("no record is written"), "{again}");
+    assert_eq!(records(), recorded, "who changed nothing has not deployed");
 
     // Taken back in the source: the stack has the key already, and nothing but the record tells that code differs.
     compile(&house, "one");
@@ -134,6 +141,12 @@ fn a_workload_whose_program_changed_is_replaced_and_the_others_go_on() {
         workload["pids"].as_array().unwrap().iter().filter_map(Json::as_u64).collect()
     };
     let before = (processes("trade-producer"), processes("trade-consumer"));
+    // Nothing was built: nothing is swapped, nobody has deployed, and no release is held up by it.
+    let deployed = history(&house);
+    let same = house.succeeds(&["deploy", "--hotswap"]);
+    assert!(same.contains("the workloads run what was built already. Nothing was swapped"), "{same}");
+    assert_eq!((history(&house), keys(&house)), (deployed.clone(), json!([])));
+    assert_eq!((processes("trade-producer"), processes("trade-consumer")), before);
     // What is behind the end of a program is another program to who goes by content, and the same to the machine.
     let consumer = house.binaries().join("trade-consumer");
     let mut bytes = fs::read(&consumer).unwrap();
@@ -142,7 +155,9 @@ fn a_workload_whose_program_changed_is_replaced_and_the_others_go_on() {
     fs::write(&consumer, bytes).unwrap();
     std::process::Command::new("chmod").arg("755").arg(&consumer).status().unwrap();
     let swapped = house.succeeds(&["deploy", "--hotswap"]);
-    assert!(swapped.contains("the workloads run what was built"), "{swapped}");
+    assert!(swapped.contains("had to be changed for it: trade-consumer"), "{swapped}");
+    assert_eq!(history(&house)[0]["way"], "hotswap");
+    assert_eq!((history(&house).len(), keys(&house)), (deployed.len() + 1, json!(["workloads"])));
     let after = (processes("trade-producer"), processes("trade-consumer"));
     assert_eq!(before.0, after.0, "the producer goes on");
     assert!(before.1.iter().all(|pid| !after.1.contains(pid)) && !after.1.is_empty(), "{before:?} {after:?}");

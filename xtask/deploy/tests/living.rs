@@ -13,7 +13,7 @@ use aws_sdk_cloudformation::{
     Client,
     config::{BehaviorVersion, Credentials, Region},
 };
-use axum::{Router, body::Bytes, extract::State};
+use axum::{Router, body::Bytes, extract::State, http::StatusCode};
 use cfn::{
     Json,
     assembly::{Manifest, StackEntry},
@@ -151,7 +151,8 @@ struct Script {
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-async fn answer(State(script): State<Script>, body: Bytes) -> String {
+/// An answer that begins with `!` is a refusal, `!CODE: MESSAGE`.
+async fn answer(State(script): State<Script>, body: Bytes) -> (StatusCode, String) {
     let form = String::from_utf8(body.to_vec()).unwrap();
     let action = form.split("Action=").nth(1).unwrap().split('&').next().unwrap().to_owned();
     script.asked.lock().unwrap().push(form);
@@ -159,7 +160,13 @@ async fn answer(State(script): State<Script>, body: Bytes) -> String {
     let left = answers.get_mut(&action).unwrap_or_else(|| panic!("{action} was not expected"));
     // The last answer is given for ever.
     let body = if left.len() > 1 { left.remove(0) } else { left[0].clone() };
-    format!("<{action}Response><{action}Result>{body}</{action}Result></{action}Response>")
+    if let Some((code, message)) = body.strip_prefix('!').and_then(|body| body.split_once(": ")) {
+        let error =
+            format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>");
+        return (StatusCode::FORBIDDEN, format!("<ErrorResponse>{error}</ErrorResponse>"));
+    }
+    let text = format!("<{action}Response><{action}Result>{body}</{action}Result></{action}Response>");
+    (StatusCode::OK, text)
 }
 
 async fn scripted(answers: &[(&str, &[&str])]) -> (Client, Script) {
@@ -243,6 +250,26 @@ async fn a_refactoring_that_is_refused_changes_nothing_and_says_why() {
     .unwrap_err();
     assert!(error.to_string().contains("does not support it"), "{error:#}");
     assert!(!script.asked.lock().unwrap().iter().any(|form| form.contains("ExecuteStackRefactor")));
+}
+
+#[tokio::test]
+async fn a_move_without_the_rights_is_told_whose_it_is() {
+    let (client, _) = scripted(&[
+        ("GetTemplate", &[TEMPLATE]),
+        (
+            "CreateStackRefactor",
+            &["!AccessDenied: not authorized to perform: cloudformation:CreateStackRefactor"],
+        ),
+    ])
+    .await;
+    let stacks = Stacks::new(client.clone(), POLL);
+    let (from, to) = (place("lessons", "Users"), place("lessons", "UserTable"));
+    let operations = Operations { cloud: &stacks, reporter: &Reporter::new(Format::Json) };
+    let error = refactor::run(&client, &operations, POLL, &from, &to).await.unwrap_err().to_string();
+    assert!(
+        error.contains("not authorized") && error.contains("with an administrator's credentials"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ fn an_environment_is_deployed_changed_and_taken_down() {
     let records: Json = serde_json::from_str(&house.succeeds(&["releases", "history", "--json"])).unwrap();
     assert_eq!(records.as_array().unwrap().len(), 1, "{records}");
 
-    for tried in ["lessons: tried with ", "tags: tried with "] {
+    for tried in ["ledger: tried with ", "lessons: tried with ", "tags: tried with "] {
         assert!(first.contains(tried) && again.contains(tried), "{first}{again}");
     }
     systems_are_looked_at(&house);

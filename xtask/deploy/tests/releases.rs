@@ -174,6 +174,13 @@ fn the_same_bytes_go_from_one_environment_to_the_next_and_back() {
     assert!(!ok && text.contains("is not what the release says"), "{text}");
     let (ok, text) = street.unpack(&archive, first);
     assert!(ok, "{text}");
+    // For machines, every line is one of JSON.
+    let mut unpack = first.engine(&["unpack", "--json", "--environment", "first", "--release"]);
+    unpack.arg(&archive).arg("--into").arg(street.releases());
+    let (ok, text) =
+        told(unpack.arg("--answer").arg(first.directory().join("answer.json")).output().unwrap());
+    let events: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(ok && events[0]["event"] == "unpacked" && events[0]["digest"] == json!(one), "{text}");
     let template = street.releases().join(&one).join("assemblies/first/kafka.template.json");
     let whole = fs::read(&template).unwrap();
     fs::write(&template, b"{}").unwrap();
@@ -206,6 +213,18 @@ fn the_same_bytes_go_from_one_environment_to_the_next_and_back() {
         assert!(text.contains(&alarm) && Instant::now() < until, "{text}");
     };
     assert!(text.contains("0 drifted resources, 0 differences"), "{text}");
+
+    // Another release was meant, or somebody is at work there.
+    let (ok, text) = street.gate(first, &["--bake", "0s", "--release", "00000000"]);
+    assert!(!ok && text.contains("first does not run the release 00000000…, but"), "{text}");
+    let (ok, text) = street.gate(first, &["--bake", "0s", "--release", &one[..12]]);
+    assert!(ok, "{text}");
+    let mut working = street.deploy_command(first, &one, &[]).stdout(Stdio::piped()).spawn().unwrap();
+    read_until(&mut working, "all stacks are as they should be");
+    let (ok, text) = street.gate(first, &["--bake", "0s"]);
+    assert!(!ok && text.contains("somebody works on first: a deploy by "), "{text}");
+    assert!(text.contains("wait until that is done") && text.contains("one thing speaks"), "{text}");
+    assert!(working.wait().unwrap().success());
 
     // Somebody deploys another thing there: it does not run the release any more.
     first.succeeds(&["deploy", "--stack", "network"]);
@@ -285,6 +304,37 @@ fn the_same_bytes_go_from_one_environment_to_the_next_and_back() {
         "{table}"
     );
     assert_eq!(history(second).len(), 3);
+}
+
+#[test]
+fn a_release_holds_what_its_systems_are_tried_with() {
+    let systems = [System::Ledger, System::Lessons, System::Tags];
+    let street =
+        Street { first: House::named("first", &systems), second: House::named("second", &[System::Trades]) };
+    let Street { first, .. } = &street;
+    first.environment.up();
+    let (digest, archive) = street.release("1111111");
+    let (ok, text) = street.unpack(&archive, first);
+    assert!(ok, "{text}");
+    // As it is deployed where nothing is built: the release's own programs are all that there is.
+    let (ok, text) = street.deploy(first, &digest, &[]);
+    let came = |text: &str| {
+        for line in [
+            "ledger: tried with",
+            "all are in the database, 0 dead letters",
+            "lessons: tried with",
+            "tags: tried with",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(!text.contains("not tried"), "{text}");
+    };
+    assert!(ok, "{text}");
+    came(&text);
+    // So it is at the gate, whatever else speaks against an environment that is minutes old.
+    let (_, text) = street.gate(first, &["--bake", "0s", "--overrule"]);
+    came(&text);
+    assert!(!text.contains("does not work"), "{text}");
 }
 
 #[test]

@@ -60,6 +60,10 @@ pub(crate) struct UnpackArguments {
     answer: PathBuf,
 }
 
+fn reporter(common: &Common) -> Reporter {
+    Reporter::new(if common.json { Format::Json } else { Format::Human })
+}
+
 fn rendered(text: &str) -> Result<Rendered, String> {
     let (assembly, binaries) = text.split_once('=').ok_or("write ASSEMBLY=BINARIES")?;
     Ok(Rendered { assembly: assembly.into(), binaries: binaries.into() })
@@ -80,7 +84,7 @@ pub(crate) fn answer(to: &Path, json: &Json) -> Result<()> {
 ///
 /// What cannot be packed or written.
 pub(crate) async fn make(common: &Common, arguments: &BundleArguments) -> Result<ExitCode> {
-    let reporter = Reporter::new(if common.json { Format::Json } else { Format::Human });
+    let reporter = reporter(common);
     let origin = Origin {
         source: Revision { revision: arguments.revision.clone(), clean: !arguments.dirty },
         compiler: arguments.compiler.clone(),
@@ -115,17 +119,20 @@ pub(crate) async fn make(common: &Common, arguments: &BundleArguments) -> Result
 /// # Errors
 ///
 /// What is not as its index says, or that it has nothing for the environment.
-pub(crate) fn unpack(arguments: &UnpackArguments) -> Result<ExitCode> {
+pub(crate) fn unpack(common: &Common, arguments: &UnpackArguments) -> Result<ExitCode> {
+    let reporter = reporter(common);
     let release = &arguments.release;
     let bundle =
         if release.is_dir() { bundle::verify(release)? } else { bundle::unpack(release, &arguments.into)? };
     bundle.release.of(&arguments.environment)?;
-    println!(
+    let text = format!(
         "release {}… of {}, made by version {}: every byte is as its index says",
         short(&bundle.digest),
         bundle.release.source,
         bundle.release.tool_version
     );
+    let json = json!({ "event": "unpacked", "digest": bundle.digest, "directory": bundle.directory });
+    reporter.result(&text, &json);
     answer(&arguments.answer, &json!({ "digest": bundle.digest, "directory": bundle.directory }))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -37,6 +37,7 @@ pub(crate) fn deployment<'a>(
         local: engine.local.as_ref(),
         eks: None,
         alarms: &clients.alarms,
+        signals: clients.signals(),
         binaries,
         endpoint_url: common.endpoint_url.as_deref(),
         reporter,
@@ -104,8 +105,10 @@ pub(crate) async fn run(engine: &Engine, arguments: DeployArguments) -> Result<E
             let seconds = reporter.elapsed().as_secs_f64();
             let json = json!({ "event": "hotswap", "seconds": seconds, "outcome": outcome });
             reporter.result(&outcome.told(&manifest.environment, seconds), &json);
-            let done = Done { known: Known::default(), changed: true };
-            origin.note(engine, None, &done, Scope::Swapped).await?;
+            if outcome.changed() {
+                let done = Done { known: Known::default(), changed: true };
+                origin.note(engine, None, &done, Scope::Swapped).await?;
+            }
             Ok(ExitCode::SUCCESS)
         };
         let left =

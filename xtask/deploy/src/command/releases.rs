@@ -64,6 +64,9 @@ pub(crate) enum Command {
     },
     /// Whether the release that runs here may go on to another environment; brings it to this machine.
     Gate {
+        /// This release and no other, by its digest or how that begins.
+        #[arg(long)]
+        release: Option<String>,
         /// How long it must have run without an alarm.
         #[arg(long, value_parser = duration)]
         bake: Duration,
@@ -118,8 +121,11 @@ pub(crate) async fn run(engine: &Engine, command: Command) -> Result<ExitCode> {
             let number = history.last_number();
             answer(&to, &json!({ "digest": digest, "directory": bundle.directory, "number": number }))?;
         }
-        Command::Gate { bake, wait, overrule, into, answer: to } => {
+        Command::Gate { release, bake, wait, overrule, into, answer: to } => {
             let (digest, since) = history.running(environment)?;
+            if let Some(wanted) = &release {
+                history.check_runs(environment, wanted)?;
+            }
             let bundle = fetch(engine, shelf.as_ref(), digest, &into).await?;
             let gate = Gate { engine, bundle: &bundle, since: since.deployed_at, bake };
             let refusals = gate.look(wait).await?;
@@ -191,16 +197,20 @@ impl Gate<'_> {
             ));
             let end = Instant::now() + left + Duration::from_secs(1);
             while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-                let observed = self.alarms(&watched).await?;
+                let observed = self.moment(&watched).await?;
                 let refusals: Vec<Refusal> = judge(&observed);
-                // The bake time itself speaks against it until it is over: an alarm needs no more waiting.
+                // The bake time itself speaks against it until it is over: what else does needs no more waiting.
                 if refusals.len() > 1 {
                     return Ok(refusals);
                 }
                 sleep(left.min(LOOK_EVERY)).await;
             }
         }
-        let mut observed = self.alarms(&watched).await?;
+        let mut observed = self.moment(&watched).await?;
+        if observed.underway.is_some() {
+            // What is being changed is not as it will be.
+            return Ok(judge(&observed));
+        }
         observed.drifted = observe::drifted(
             &there.manifest,
             &clients.cloudformation,
@@ -212,8 +222,9 @@ impl Gate<'_> {
         observed.swapped = swapped(&there).await?;
         observed.smoke = smoke(&there, bundle).await?;
         // Last, because the rest takes its time.
-        let Observed { alarms, changes, .. } = self.alarms(&watched).await?;
-        (observed.alarms, observed.changes) = (alarms, changes);
+        let Observed { alarms, changes, underway, .. } = self.moment(&watched).await?;
+        (observed.alarms, observed.changes, observed.underway) = (alarms, changes, underway);
+        observed.replaced = self.replaced().await?;
         let refusals = judge(&observed);
         let text = format!(
             "{environment}: {} alarms, {} drifted resources, {} differences from the release",
@@ -225,11 +236,23 @@ impl Gate<'_> {
         Ok(refusals)
     }
 
-    async fn alarms(&self, watched: &observe::Watched) -> Result<Observed> {
-        let client = &self.engine.clients.alarms;
-        let alarms = observe::alarms(client, watched).await?;
-        let changes = observe::changes(client, &alarms, Utc::now() - self.bake).await?;
-        Ok(Observed { alarms, changes, ..Observed::default() })
+    /// Why the environment does not run the release any more: what its workloads run is told by no stack.
+    async fn replaced(&self) -> Result<Option<String>> {
+        let environment = &self.engine.manifest.environment;
+        let history = match self.engine.shelf().await? {
+            Some(shelf) => shelf.history().await?,
+            None => History::default(),
+        };
+        Ok(history.check_runs(environment, &self.bundle.digest).err().map(|error| error.to_string()))
+    }
+
+    /// What differs from one moment to the next: the alarms, and who works on it.
+    async fn moment(&self, watched: &observe::Watched) -> Result<Observed> {
+        let clients = &self.engine.clients;
+        let alarms = observe::alarms(&clients.alarms, watched).await?;
+        let changes = observe::changes(&clients.alarms, &alarms, Utc::now() - self.bake).await?;
+        let underway = clients.locks.underway().await?;
+        Ok(Observed { alarms, changes, underway, ..Observed::default() })
     }
 }
 
@@ -258,12 +281,14 @@ async fn swapped(engine: &Engine) -> Result<Vec<String>> {
 /// What the smoke check says against it.
 async fn smoke(engine: &Engine, bundle: &Bundle) -> Result<Vec<String>> {
     let assets = assets(engine, bundle)?;
-    let deployment = deployment(engine, &assets, PathBuf::new(), Asked::default());
     let Some(local) = &engine.local else {
+        let deployment = deployment(engine, &assets, PathBuf::new(), Asked::default());
         let eks = installs(&engine.manifest).then(|| engine.eks());
         return Deployment { eks, ..deployment }.complaints().await;
     };
-    Ok(deployment.smoke(local).await.err().map(|error| format!("{error:#}")).into_iter().collect())
+    let programs = bundle.programs(&engine.manifest)?;
+    let deployment = deployment(engine, &assets, programs, Asked::default());
+    Ok(deployment.smoke(local, true).await.err().map(|error| format!("{error:#}")).into_iter().collect())
 }
 
 /// The assets of a release.

@@ -75,13 +75,21 @@ pub struct Outcome {
     pub swapped: Vec<String>,
     /// Functions that ran this code already.
     pub unchanged: usize,
-    /// Whether the workloads were made what they should be.
+    /// Whether the workloads are what they should be.
     pub workloads: bool,
+    /// Those that were not before, by name.
+    pub workloads_changed: Vec<String>,
     /// What was no code.
     pub skipped: Vec<Skipped>,
 }
 
 impl Outcome {
+    /// Whether anything runs otherwise than before.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        !(self.swapped.is_empty() && self.workloads_changed.is_empty())
+    }
+
     /// It in words.
     #[must_use]
     pub fn told(&self, environment: &str, seconds: f64) -> String {
@@ -91,8 +99,18 @@ impl Outcome {
             (1, _) => "1 function has new code".to_owned(),
             (count, _) => format!("{count} functions have new code"),
         };
-        let workloads = if self.workloads { "; the workloads run what was built" } else { "" };
-        let mut text = format!("{seconds:>6.1}s  {functions}{workloads}");
+        let workloads = match (self.workloads, self.workloads_changed.as_slice()) {
+            (false, _) => String::new(),
+            (true, []) => "; the workloads run what was built already".to_owned(),
+            (true, changed) => {
+                format!(
+                    "; the workloads run what was built, and had to be changed for it: {}",
+                    changed.join(", ")
+                )
+            }
+        };
+        let nothing = if self.changed() { "" } else { ". Nothing was swapped, and no record is written" };
+        let mut text = format!("{seconds:>6.1}s  {functions}{workloads}{nothing}");
         for skipped in &self.skipped {
             for what in &skipped.what {
                 text += &format!("\n  skipped: {}: {what}", skipped.stack);
@@ -114,8 +132,16 @@ mod tests {
         let mut outcome = Outcome { unchanged: 6, workloads: true, ..Outcome::default() };
         assert_eq!(
             outcome.told("local", 0.83),
-            "   0.8s  no function has new code; the workloads run what was built"
+            "   0.8s  no function has new code; the workloads run what was built already. Nothing was swapped, and no record is written"
         );
+        assert!(!outcome.changed());
+        outcome.workloads_changed = vec!["trade-consumer".to_owned()];
+        assert!(outcome.changed());
+        assert_eq!(
+            outcome.told("local", 0.83),
+            "   0.8s  no function has new code; the workloads run what was built, and had to be changed for it: trade-consumer"
+        );
+        outcome.workloads_changed.clear();
         outcome.swapped = vec!["ledger-writer".to_owned()];
         outcome.skipped = vec![Skipped {
             stack: "kafka".to_owned(),
@@ -126,7 +152,7 @@ mod tests {
         }];
         assert_eq!(
             outcome.told("local", 1.0),
-            "   1.0s  1 function has new code; the workloads run what was built\n  \
+            "   1.0s  1 function has new code; the workloads run what was built already\n  \
              skipped: kafka: kafka/Tx (Properties.PartitionCount) has changed\n  \
              skipped: kafka: its tags have changed\n\
              `cargo xtask deploy --env local` brings what was skipped"

@@ -10,7 +10,7 @@ use super::{Outcome, Skipped, allowed, beside_code, code_of, functions, invoked,
 use crate::{
     cloudformation::CloudFormation,
     deploy::Deployment,
-    kubernetes::eks::EksWorkloads,
+    kubernetes::{eks::EksWorkloads, install::Swapped},
     plan::status::has_come_to_be,
     wiring::{Known, WiringError},
 };
@@ -124,23 +124,34 @@ impl Deployment<'_> {
         if !self.asked.only.is_empty() || self.manifest.workloads.is_empty() {
             return Ok(());
         }
-        if self.local.is_some() || self.eks.is_some() {
-            self.swapped.add([WORKLOADS.to_owned()]).await?;
+        if self.local.is_none() && self.eks.is_none() {
+            return Ok(());
         }
+        // Written down first, and taken out again where nothing was to be done: who is killed in between leaves
+        // workloads that are deployed once too often.
+        let were_swapped = self.swapped.read().await?.contains(WORKLOADS);
+        self.swapped.add([WORKLOADS.to_owned()]).await?;
         let done = match (self.local, &self.eks) {
-            (Some(local), _) => self.apply_workloads(local, known).await.map(|()| Vec::new()),
+            (Some(local), _) => {
+                let changed = self.apply_workloads(local, known).await;
+                changed.map(|changed| Swapped { changed, ..Swapped::default() })
+            }
             (None, Some(eks)) => self.swap_in_cluster(eks, known).await,
             (None, None) => return Ok(()),
         };
         let left = match done {
-            Ok(left) => {
+            Ok(Swapped { changed, left }) => {
                 outcome.workloads = true;
+                outcome.workloads_changed = changed;
                 left
             }
             // They want something of a stack that only a deploy brings.
             Err(error) if error.is::<WiringError>() => vec![format!("{error:#}")],
             Err(error) => return Err(error),
         };
+        if outcome.workloads_changed.is_empty() && !were_swapped {
+            self.swapped.take_out(WORKLOADS).await?;
+        }
         if !left.is_empty() {
             outcome.skipped.push(Skipped { stack: WORKLOADS.to_owned(), what: left });
         }
@@ -148,7 +159,7 @@ impl Deployment<'_> {
     }
 
     /// Pushes images, and gives the workloads of a cluster what is rendered now.
-    async fn swap_in_cluster(&self, eks: &EksWorkloads<'_>, known: &mut Known) -> Result<Vec<String>> {
+    async fn swap_in_cluster(&self, eks: &EksWorkloads<'_>, known: &mut Known) -> Result<Swapped> {
         let values: Vec<ParameterWiring> =
             self.manifest.workloads.iter().flat_map(|workload| workload.values.clone()).collect();
         self.look_up(&values, known).await?;

@@ -11,7 +11,7 @@ use super::{
     apply::Cluster,
     cluster::{access, connect, kubeconfig_path, write_kubeconfig},
     helm::Helm,
-    install::{Installation, Running},
+    install::{Installation, Running, Swapped},
     order::install_order,
 };
 use crate::{
@@ -131,7 +131,7 @@ impl EksWorkloads<'_> {
     /// # Errors
     ///
     /// When the cluster cannot be reached, or the first workload that does not come to run.
-    pub async fn swap(&self, known: &Known) -> Result<Vec<String>> {
+    pub async fn swap(&self, known: &Known) -> Result<Swapped> {
         let cluster = self.cluster(known).await?;
         self.installation(known, &cluster, None).swap().await
     }

@@ -41,6 +41,15 @@ pub struct Installation<'a> {
     pub reporter: &'a Reporter,
 }
 
+/// What a swap of workloads came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swapped {
+    /// The workloads of which an object is other than it was.
+    pub changed: Vec<String>,
+    /// What was left, in words: objects that are not installed yet.
+    pub left: Vec<String>,
+}
+
 /// How many pods of a workload run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Running {
@@ -125,16 +134,15 @@ impl Installation<'_> {
         self.cluster.remember(environment, &wanted).await
     }
 
-    /// Applies the workloads' objects that are installed, waits until they run, and gives in words what was left:
-    /// objects that are not installed yet. What is no longer rendered, releases, and manifests beside the workloads are
-    /// not looked at.
+    /// Applies the workloads' objects that are installed, and waits until they run. What is no longer rendered,
+    /// releases, and manifests beside the workloads are not looked at.
     ///
     /// # Errors
     ///
     /// The first workload that fails, and why.
-    pub async fn swap(&self) -> Result<Vec<String>> {
+    pub async fn swap(&self) -> Result<Swapped> {
         let installed = self.cluster.inventory(&self.manifest.environment).await?;
-        let mut left = Vec::new();
+        let Swapped { mut changed, mut left } = Swapped::default();
         for part in install_order(self.manifest)? {
             let Part::Workload(workload) = &part else { continue };
             let mut objects = self.objects(&workload.name, &workload.manifest, &workload.values)?;
@@ -146,9 +154,11 @@ impl Installation<'_> {
                 }
                 None => false,
             });
-            self.install(&part, &objects).await.with_context(|| part.name().to_owned())?;
+            if self.install(&part, &objects).await.with_context(|| part.name().to_owned())? > 0 {
+                changed.push(workload.name.clone());
+            }
         }
-        Ok(left)
+        Ok(Swapped { changed, left })
     }
 
     fn objects(&self, name: &str, file: &str, values: &[ParameterWiring]) -> Result<Vec<Json>> {
@@ -159,7 +169,8 @@ impl Installation<'_> {
         documents(&filled).with_context(|| path.display().to_string())
     }
 
-    async fn install(&self, part: &Part<'_>, objects: &[Json]) -> Result<()> {
+    /// Installs a part, waits until it runs, and gives how many of its objects are other than they were.
+    async fn install(&self, part: &Part<'_>, objects: &[Json]) -> Result<usize> {
         if let Part::Release(release) = part {
             let helm = self.helm.context("the release wants helm, which was not looked for")?;
             self.reporter.stack(
@@ -169,7 +180,7 @@ impl Installation<'_> {
             );
             let changed = helm.apply(release, &self.assembly.join(&release.values)).await?;
             self.reporter.stack(&release.name, if changed { "installed" } else { "unchanged" }, "");
-            return Ok(());
+            return Ok(usize::from(changed));
         }
         let mut changed = 0;
         for object in objects {
@@ -181,7 +192,7 @@ impl Installation<'_> {
             let tell = |on: &str| self.reporter.stack(&object.name, "rolling out", on);
             self.cluster.rollout(&object, ROLLOUT_TIMEOUT, tell).await?;
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Removes everything that was applied, in reverse, then the releases, then whatever has a load balancer or

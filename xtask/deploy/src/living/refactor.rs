@@ -1,11 +1,13 @@
 //! A resource gets another logical id or another stack without being replaced, by CloudFormation's stack
-//! refactoring. That takes no role: CloudFormation works on each stack with the one that it was deployed with.
+//! refactoring. A refactoring is given no role: whoever asks for it needs the rights, and the pipeline's role has none of
+//! them. A move is something that an administrator does, with the change of the code beside it.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aws_sdk_cloudformation::{
     Client,
+    error::ProvideErrorMetadata,
     types::{
         ResourceLocation, ResourceMapping, StackDefinition, StackRefactorExecutionStatus, StackRefactorStatus,
     },
@@ -65,7 +67,7 @@ pub async fn run(
         .resource_mappings(mapping)
         .send()
         .await
-        .map_err(|error| told(error, "CloudFormation refuses the refactoring"))?;
+        .map_err(|error| refused(error, "CloudFormation refuses the refactoring"))?;
     let id = created.stack_refactor_id().context("CloudFormation gives no id of the refactoring")?;
     let deadline = Instant::now() + TIMEOUT;
     let mut executed = false;
@@ -75,7 +77,7 @@ pub async fn run(
             .stack_refactor_id(id)
             .send()
             .await
-            .map_err(|error| told(error, "CloudFormation does not tell of the refactoring"))?;
+            .map_err(|error| refused(error, "CloudFormation does not tell of the refactoring"))?;
         let reason = || {
             answer
                 .execution_status_reason()
@@ -107,7 +109,7 @@ pub async fn run(
                     .stack_refactor_id(id)
                     .send()
                     .await
-                    .map_err(|error| told(error, "CloudFormation does not execute the refactoring"))?;
+                    .map_err(|error| refused(error, "CloudFormation does not execute the refactoring"))?;
                 executed = true;
             }
             _ => {}
@@ -119,6 +121,22 @@ pub async fn run(
     }
     operations.reporter.stack(&from.stack, "refactored", "nothing was replaced");
     Ok(())
+}
+
+/// What AWS says; who lacks the rights is told whose work it is.
+fn refused<E>(error: E, what: &str) -> anyhow::Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let lacks = matches!(error.code(), Some("AccessDenied" | "AccessDeniedException"));
+    let error = told(error, what);
+    if lacks {
+        anyhow::anyhow!(
+            "{error:#}.\n  A move is an administrator's: CloudFormation refactors with the rights of whoever asks, and neither the pipeline's role nor the one of deployments is used. Run it again with an administrator's credentials. Nothing was replaced"
+        )
+    } else {
+        error
+    }
 }
 
 fn definition(stack: &str, template: &Json) -> Result<StackDefinition> {

@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use cfn::assembly::{AssetKind, Manifest, sha256_hex};
 use flate2::read::GzDecoder;
 
-use super::index::{ASSEMBLIES, ASSETS, Entry, INDEX_BYTES_MAX, INDEX_FILE, Release, short};
-use crate::kubernetes::cluster::KUBECONFIG;
+use super::index::{ASSEMBLIES, ASSETS, Entry, INDEX_BYTES_MAX, INDEX_FILE, Release, is_digest, short};
+use crate::{assets::pack::Packed, kubernetes::cluster::KUBECONFIG};
 
 /// What a deployment itself writes beside an assembly.
 const WORKING: [&str; 3] = ["deploy.lock", "resolved", KUBECONFIG];
@@ -113,6 +113,16 @@ pub fn unpack(file: &Path, into: &Path) -> Result<Bundle> {
     let mut bytes = Vec::new();
     first.read_to_end(&mut bytes).with_context(what)?;
     let (release, digest) = Release::parse(&bytes).with_context(what)?;
+    let named =
+        file.file_stem().and_then(|name| name.to_str()).filter(|name| name.len() == 64 && is_digest(name));
+    if let Some(named) = named.filter(|named| *named != digest) {
+        bail!(
+            "{}: its name says that it is {}…, and what it holds is {}…: it was taken for another one. Nothing was touched; fetch the right one",
+            what(),
+            short(named),
+            short(&digest)
+        );
+    }
     let place = into.join(&digest);
     if place.is_dir() {
         // It was whole when it got this name; what became of it since is told by its bytes.
@@ -266,8 +276,9 @@ impl Bundle {
         self.directory.join(ASSETS)
     }
 
-    /// Unpacks the programs of a local environment's workloads, which run as processes here, and gives the directory
-    /// that has each by its package's name. What is there is left alone: a process may run from it.
+    /// Unpacks the programs of a local environment's workloads, which run as processes here, and those that try its
+    /// systems; gives the directory that has each by its package's name. What is there is left alone: a process may run
+    /// from it.
     ///
     /// # Errors
     ///
@@ -276,13 +287,17 @@ impl Bundle {
         let place = self.directory.join(PROGRAMS).join(&manifest.environment);
         fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
         let contents = self.release.of(&manifest.environment)?;
+        let mut layers: Vec<(&String, &Packed)> = contents.programs.iter().collect();
         for asset in manifest.assets.iter().filter(|asset| asset.kind == AssetKind::Image) {
             let packed = contents.assets.get(&asset.name).map(|asset| &asset.packed);
             let packed = packed.with_context(|| format!("the release has no asset {}", asset.name))?;
+            layers.push((&asset.package, packed));
+        }
+        for (package, packed) in layers {
             let layer = self.assets().join(&packed.file);
-            let program = program_of(&layer, &asset.package)
-                .with_context(|| format!("{} holds no program {}", layer.display(), asset.package))?;
-            let to = place.join(&asset.package);
+            let program = program_of(&layer, package)
+                .with_context(|| format!("{} holds no program {package}", layer.display()))?;
+            let to = place.join(package);
             if fs::read(&to).is_ok_and(|there| sha256_hex(&there) == sha256_hex(&program)) {
                 continue;
             }
@@ -346,6 +361,24 @@ mod tests {
         // Twice is once, and nothing else is left.
         assert_eq!(unpack(&file, &into).unwrap().digest, bundle.digest);
         assert_eq!(fs::read_dir(&into).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_named_by_another_digest_is_refused() {
+        let (directory, file) = packed();
+        let (_, digest) = Release::parse(&release().bytes().unwrap()).unwrap();
+        let into = directory.path().join("releases");
+        let other = directory.path().join(format!("{}.tar", "0".repeat(64)));
+        fs::copy(&file, &other).unwrap();
+        let error = unpack(&other, &into).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("000000000000…, and what it holds is {}…", short(&digest))),
+            "{error}"
+        );
+        assert!(!into.exists());
+        let right = directory.path().join(format!("{digest}.tar"));
+        fs::rename(other, &right).unwrap();
+        unpack(&right, &into).unwrap();
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub struct Observed {
     pub drifted: Vec<Drifted>,
     /// What the smoke check said against it.
     pub smoke: Vec<String>,
+    /// Who works on it, in words.
+    pub underway: Option<String>,
+    /// Why it does not run the release any more, though it did when the looking began.
+    pub replaced: Option<String>,
 }
 
 /// Why a release may not go on.
@@ -110,6 +114,18 @@ pub fn refusals(
 ) -> Vec<Refusal> {
     let mut all = Vec::new();
     let mut refuse = |what: String, remedy: String| all.push(Refusal { what, remedy });
+    if let Some(who) = &observed.underway {
+        refuse(
+            format!("somebody works on {environment}: {who}"),
+            "wait until that is done, and promote again".to_owned(),
+        );
+    }
+    if let Some(why) = &observed.replaced {
+        refuse(
+            format!("the release was replaced while it was looked at: {why}"),
+            format!("`cargo xtask history --env {environment}` tells what runs there now; promote again"),
+        );
+    }
     if !observed.unlike.is_empty() {
         refuse(
             format!(
@@ -253,6 +269,8 @@ mod tests {
                 differences: Vec::new(),
             }],
             smoke: vec!["trades: no record was processed within 60 s".to_owned()],
+            underway: Some("a deploy by Ada, arn:aws:iam::1:role/x (process 7 on desk), for 12 s".to_owned()),
+            replaced: Some("staging runs no release".to_owned()),
         };
         let text: Vec<String> = told(&bad, 240).iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(text.join("\n"));

@@ -84,6 +84,10 @@ pub struct Contents {
     pub assembly: String,
     /// Its assets by name.
     pub assets: BTreeMap<String, Asset>,
+    /// By package, programs that are deployed nowhere and try whether a system of a local environment works; each is
+    /// packed as a layer, below [`ASSETS`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub programs: BTreeMap<String, Packed>,
 }
 
 /// A packed asset.
@@ -166,7 +170,8 @@ impl Release {
             if !self.files.contains_key(&manifest) {
                 bail!("the index has no assembly of {environment}");
             }
-            for (name, Asset { packed, .. }) in &contents.assets {
+            let assets = contents.assets.iter().map(|(name, asset)| (name, &asset.packed));
+            for (name, packed) in assets.chain(&contents.programs) {
                 let there = self.files.get(&format!("{ASSETS}/{}", packed.file));
                 if there != Some(&Entry { sha256: packed.sha256.clone(), bytes: packed.bytes }) {
                     bail!("the index names the asset {name} of {environment} and not its file");
@@ -233,6 +238,7 @@ pub(crate) mod tests {
             region: "eu-west-1".to_owned(),
             assembly: "a".repeat(64),
             assets: BTreeMap::from([("writer".to_owned(), Asset { packed, image: None })]),
+            programs: BTreeMap::new(),
         };
         Release {
             schema_version: SCHEMA_VERSION,
@@ -272,6 +278,12 @@ pub(crate) mod tests {
         let mut without = release();
         without.files.retain(|path, _| path.starts_with(ASSEMBLIES));
         assert!(Release::parse(&without.bytes().unwrap()).unwrap_err().to_string().contains("asset writer"));
+        let mut without = release();
+        let dev = without.environments.get_mut("dev").unwrap();
+        let mut program = dev.assets["writer"].packed.clone();
+        program.file = "load.tar.gz".to_owned();
+        dev.programs.insert("load".to_owned(), program);
+        assert!(Release::parse(&without.bytes().unwrap()).unwrap_err().to_string().contains("asset load"));
         let mut without = release();
         without.files.retain(|path, _| path.starts_with(ASSETS));
         assert!(

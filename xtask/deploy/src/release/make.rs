@@ -1,7 +1,7 @@
 //! Makes a release of rendered environments and built binaries.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -108,8 +108,18 @@ pub async fn make(
             let packed = pack::Packed { remarks: Vec::new(), ..packed };
             assets.insert(asset.name.clone(), Asset { packed, image });
         }
+        let mut programs = BTreeMap::new();
+        for package in tried_with(&side.manifest) {
+            reporter.progress(LIVE, &format!("{name}: packing {package}"));
+            let packed = packed(store, &rendered.binaries, AssetKind::Image, &package, None).await?;
+            contents.insert(format!("{ASSETS}/{}", packed.file), Content::File(store.path(&packed.file)));
+            programs.insert(package, pack::Packed { remarks: Vec::new(), ..packed });
+        }
         let Manifest { provider, region, digest, .. } = side.manifest;
-        if all.insert(name.clone(), Contents { provider, region, assembly: digest, assets }).is_some() {
+        if all
+            .insert(name.clone(), Contents { provider, region, assembly: digest, assets, programs })
+            .is_some()
+        {
             bail!("the environment {name} is named twice");
         }
     }
@@ -151,6 +161,15 @@ fn files(assembly: &Path, side: &Side) -> Result<BTreeMap<String, Vec<u8>>> {
             Ok((name, content))
         })
         .collect()
+}
+
+/// The packages that try systems of a local environment and are no assets of it. On AWS nothing is sent unasked.
+fn tried_with(manifest: &Manifest) -> BTreeSet<String> {
+    let is_asset = |package: &str| {
+        manifest.assets.iter().any(|asset| asset.kind == AssetKind::Image && asset.package == package)
+    };
+    let packages = manifest.trials().map(|(_, load)| load.package.clone());
+    packages.filter(|package| manifest.provider == "local" && !is_asset(package)).collect()
 }
 
 async fn packed(

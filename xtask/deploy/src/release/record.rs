@@ -163,6 +163,29 @@ impl History {
         Ok((release, since.unwrap_or(last)))
     }
 
+    /// Whether the release that runs is the one that somebody has in mind, by its digest or how that begins: without
+    /// that, another one that was deployed meanwhile would go on in its stead.
+    ///
+    /// # Errors
+    ///
+    /// When it is another one, with who deployed it, or none.
+    pub fn check_runs(&self, environment: &str, wanted: &str) -> Result<()> {
+        let (release, since) = self.running(environment)?;
+        if !is_digest(wanted) {
+            bail!("`{wanted}` is no digest of 8 hexadecimal digits or more");
+        }
+        if !release.starts_with(wanted) {
+            bail!(
+                "{environment} does not run the release {}…, but {}…, deployed as #{} by {}: another one came in between. Promote that one, or deploy the other one there again, `cargo xtask rollback --env {environment} --to {0}`",
+                short(wanted),
+                short(release),
+                since.number,
+                who(since)
+            );
+        }
+        Ok(())
+    }
+
     /// The release to go back to: `previous`, or one by its digest or how that begins.
     ///
     /// # Errors
@@ -338,6 +361,22 @@ pub(crate) mod tests {
         let swap = Record { workloads: false, way: Way::Hotswap, ..record(8, None) };
         assert!(told(swap).contains("swapped code in"));
         assert!(History::default().running("staging").unwrap_err().to_string().contains("no record"));
+    }
+
+    #[test]
+    fn another_release_than_the_one_in_mind_is_none() {
+        let history = history();
+        history.check_runs("staging", "bbbbbbbb").unwrap();
+        history.check_runs("staging", &"b".repeat(64)).unwrap();
+        let told = |wanted: &str| history.check_runs("staging", wanted).unwrap_err().to_string();
+        let other = told("cccccccc");
+        assert!(
+            other.contains("the release cccccccc…, but bbbbbbbbbbbb…, deployed as #6 by Ada")
+                && other.contains("--to cccccccc`"),
+            "{other}"
+        );
+        assert!(told("bbbb").contains("no digest"));
+        assert!(History::default().check_runs("staging", "bbbbbbbb").is_err());
     }
 
     #[test]

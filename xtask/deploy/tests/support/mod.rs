@@ -25,7 +25,9 @@ pub(crate) fn workspace() -> PathBuf {
 /// Where cargo put the workspace's programs.
 pub(crate) fn binaries() -> PathBuf {
     let binaries = Path::new(ENGINE).parent().unwrap().to_owned();
-    for program in ["local-environment", "trade-producer", "trade-consumer", "lesson-load", "tag-load"] {
+    let programs =
+        ["local-environment", "trade-producer", "trade-consumer", "ledger-load", "lesson-load", "tag-load"];
+    for program in programs {
         assert!(
             binaries.join(program).is_file(),
             "these tests run {program}: run them by `cargo xtask test`, or `cargo build --workspace` first"
