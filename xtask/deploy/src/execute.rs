@@ -283,7 +283,12 @@ impl<C: CloudFormation, B: Beside, A: Approve> Execution<'_, C, B, A> {
     async fn bring_back(&self, step: &Step, present: Option<&Present>, known: &Known) -> Result<()> {
         let name = &step.name;
         let operations = self.operations();
-        let template = present.map(|present| &present.template).unwrap_or(&Json::Null);
+        // What never came to be has no template of its own; what is rendered names its constructs as well.
+        let template = present
+            .map(|present| &present.template)
+            .filter(|template| !template.is_null())
+            .or_else(|| self.templates.get(&step.stack))
+            .unwrap_or(&Json::Null);
         let role = self.role(&step.stack, known);
         match step.action {
             Action::Wait => {

@@ -482,6 +482,21 @@ fn from_every_status_a_deployment_ends_with_what_should_be() {
 }
 
 #[test]
+fn what_keeps_a_stack_from_being_made_anew_is_named_by_its_construct() {
+    let resources = ["Aa", "Bb", "Zz"].map(|name| (name.to_owned(), (0, Vec::new())));
+    let mut app = app(&vec![("a".to_owned(), resources.into())]);
+    let cloud = Simulation::default();
+    let error = within(async {
+        left_in("ROLLBACK_FAILED", &cloud, &app, &app).await;
+        let rendered = app.templates.get_mut("a").unwrap();
+        rendered["Resources"]["Aa"]["Metadata"] = json!({ "floodgate:path": "a/Things/Aa" });
+        *cloud.failures.borrow_mut() = VecDeque::from([true]);
+        deploy(&cloud, &app, &Asked::default()).await.unwrap_err().to_string()
+    });
+    assert!(error.contains("failed at a/Things/Aa (Aa, AWS::Test::Thing, DELETE_FAILED)"), "{error}");
+}
+
+#[test]
 fn the_simulation_refuses_what_aws_refuses() {
     let target = |template: Json, parameters: &[(&str, &str)]| Target {
         name: "s".to_owned(),
