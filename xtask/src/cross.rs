@@ -161,8 +161,7 @@ pub(crate) fn build(root: &Path, assembly: &Assembly, packages: &BTreeSet<String
     Ok(place)
 }
 
-/// Directories whose names would get into a binary, by panics' places and debug information (of which an identity of
-/// the whole is made that outlives it), each with what stands for it.
+/// Directories whose names would get into a binary, by the places that panics tell, each with what stands for it.
 fn origins(root: &Path, given: &dyn Fn(&str) -> Option<String>) -> Vec<(String, &'static str)> {
     let home = given("HOME").unwrap_or_default();
     let cargo = given("CARGO_HOME").unwrap_or_else(|| format!("{home}/.cargo"));
@@ -170,26 +169,34 @@ fn origins(root: &Path, given: &dyn Fn(&str) -> Option<String>) -> Vec<(String, 
     vec![(cargo, "/cargo"), (root.display().to_string(), "/floodgate")]
 }
 
-/// The variables by which rustc and C compilers leave directories out of what they make, added to what they are given.
+/// Where OpenSSL looks for what it loads later, which it never does here; else that is below the directory of the build.
+const OPENSSL_DIRECTORIES: &str =
+    "ENGINESDIR=/usr/local/lib/engines-3 MODULESDIR=/usr/local/lib/ossl-modules";
+
+/// The variables by which a build leaves out of its binaries where and when it was made, added to what is given. What
+/// debug information tells of directories goes when it is packed; an identity that linkers make of all of it would stay.
 fn same_bytes(
     origins: &[(String, &'static str)],
-    target: &str,
+    way: &Way,
     given: &dyn Fn(&str) -> Option<String>,
-) -> Vec<(String, String)> {
+) -> Vec<(&'static str, String)> {
     let encoded = given("CARGO_ENCODED_RUSTFLAGS").filter(|flags| !flags.is_empty());
     let mut rust: Vec<String> = match encoded {
         Some(flags) => flags.split('\u{1f}').map(str::to_owned).collect(),
         None => given("RUSTFLAGS").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
     };
     rust.extend(origins.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")));
-    let c: Vec<String> = origins.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}")).collect();
-    let mut variables = vec![("CARGO_ENCODED_RUSTFLAGS".to_owned(), rust.join("\u{1f}"))];
-    for language in ["CFLAGS", "CXXFLAGS"] {
-        let name = format!("{language}_{}", target.replace('-', "_"));
-        let before = given(&name).or_else(|| given(language)).unwrap_or_default();
-        variables.push((name, format!("{before} {}", c.join(" ")).trim().to_owned()));
+    // zig's linker makes none unless it is asked to.
+    if *way != Way::Zigbuild {
+        rust.push("-Clink-arg=-Wl,--build-id=none".to_owned());
     }
-    variables
+    let make = format!("{} {OPENSSL_DIRECTORIES}", given("GNUMAKEFLAGS").unwrap_or_default());
+    vec![
+        ("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}")),
+        ("GNUMAKEFLAGS", make.trim().to_owned()),
+        // OpenSSL tells when it was built.
+        ("SOURCE_DATE_EPOCH", given("SOURCE_DATE_EPOCH").unwrap_or_else(|| "0".to_owned())),
+    ]
 }
 
 fn compile(root: &Path, architecture: Architecture, way: &Way, packages: &[&str]) -> Result<()> {
@@ -209,11 +216,10 @@ fn compile(root: &Path, architecture: Architecture, way: &Way, packages: &[&str]
             }
         }
     }
-    // Where the sources lie is no part of them: from another directory or by another user the same bytes come out.
+    // Where the sources lie is no part of them: from another directory, by another user or on another day the same
+    // bytes come out.
     let given = |name: &str| std::env::var(name).ok();
-    for (name, value) in same_bytes(&origins(root, &given), target, &given) {
-        command.env(name, value);
-    }
+    command.envs(same_bytes(&origins(root, &given), way, &given));
     // Binaries of the whole workspace, for one set of features; see `programs`.
     command.args(["--release", "--quiet", "--workspace"]);
     for package in packages {
@@ -308,7 +314,7 @@ mod tests {
         command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
         let given = |name: &str| (name == "CARGO_HOME").then(|| home.display().to_string());
         if mapped {
-            command.envs(same_bytes(&origins(&root, &given), target, &given));
+            command.envs(same_bytes(&origins(&root, &given), &Way::Cargo { linker: None }, &given));
         }
         assert!(command.status().unwrap().success());
         fs::read(root.join("target").join(target).join("release/program")).unwrap()
@@ -329,21 +335,27 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_are_given_stay() {
+    fn what_is_given_stays_and_neither_time_nor_place_gets_in() {
         let origins = [("/ada/.cargo".to_owned(), "/cargo"), ("/ada/it".to_owned(), "/floodgate")];
-        let flags = |given: &[(&str, &str)]| {
+        let made = |way: &Way, given: &[(&str, &str)]| {
             let given = |name: &str| {
                 given.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
             };
-            same_bytes(&origins, "aarch64-unknown-linux-gnu", &given)
+            same_bytes(&origins, way, &given).into_iter().collect::<BTreeMap<_, _>>()
         };
-        let [rust, c, cxx] = flags(&[("RUSTFLAGS", "-C link-arg=-s"), ("CFLAGS", "-O2")]).try_into().unwrap();
-        let mapped = "-ffile-prefix-map=/ada/.cargo=/cargo -ffile-prefix-map=/ada/it=/floodgate";
-        assert!(
-            rust.1.starts_with("-C\u{1f}link-arg=-s\u{1f}--remap-path-prefix=/ada/.cargo=/cargo"),
-            "{rust:?}"
+        let cargo = made(
+            &Way::Cargo { linker: None },
+            &[("RUSTFLAGS", "-C link-arg=-s"), ("GNUMAKEFLAGS", "-k"), ("SOURCE_DATE_EPOCH", "7")],
         );
-        assert_eq!(c, ("CFLAGS_aarch64_unknown_linux_gnu".to_owned(), format!("-O2 {mapped}")));
-        assert_eq!(cxx, ("CXXFLAGS_aarch64_unknown_linux_gnu".to_owned(), mapped.to_owned()));
+        let flags: Vec<&str> = cargo["CARGO_ENCODED_RUSTFLAGS"].split('\u{1f}').collect();
+        let mapped = ["--remap-path-prefix=/ada/.cargo=/cargo", "--remap-path-prefix=/ada/it=/floodgate"];
+        assert_eq!(flags[..2], ["-C", "link-arg=-s"]);
+        assert_eq!(flags[2..4], mapped);
+        assert_eq!(flags[4..], ["-Clink-arg=-Wl,--build-id=none"]);
+        assert!(cargo["GNUMAKEFLAGS"].starts_with("-k ENGINESDIR=/usr/local/"), "{cargo:?}");
+        assert_eq!(cargo["SOURCE_DATE_EPOCH"], "7");
+        let zig = made(&Way::Zigbuild, &[]);
+        assert_eq!(zig["CARGO_ENCODED_RUSTFLAGS"], mapped.join("\u{1f}"));
+        assert_eq!(zig["SOURCE_DATE_EPOCH"], "0");
     }
 }
