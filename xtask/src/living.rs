@@ -12,8 +12,10 @@ use crate::{consent::Consent, deploy::reading, programs::run_to_end};
 /// What somebody changed behind CloudFormation's back.
 ///
 /// Each resource that is not as its stack's template says, property by
-/// property. Types that CloudFormation cannot read back are not compared.
-/// `--revert` brings them back by a change set that heeds drift.
+/// property. Types that CloudFormation cannot read back are not compared, and
+/// what a system sets itself as it runs (the ledger's mode, shards, a table's
+/// capacity) is no drift. `--revert` brings a stack back by a change set that
+/// heeds drift, and that as well.
 ///
 /// Examples:
 ///   cargo xtask drift --env staging --exit-code

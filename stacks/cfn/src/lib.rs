@@ -37,7 +37,7 @@ pub use assembly::Assembly;
 pub use canonical::{to_canonical_bytes, to_canonical_string};
 pub use intrinsic::{Condition, ConditionExpression, Reference, is_intrinsic, references};
 pub use resource::{AnyResource, Handle, RawHandle, Removal, Resource, TagKind, TagShape};
-pub use scope::Scope;
+pub use scope::{AT_RUN_TIME, Scope};
 pub use stack::{Lookup, Parameter, ParameterType, Provenance, Stack, StackProperties, Waiver};
 pub use synth::SynthError;
 pub use value::{IdKind, IntoValue, Json, Literal, Property, Text, Value};

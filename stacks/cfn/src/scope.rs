@@ -14,6 +14,9 @@ use crate::{
 /// Path components that name the main resource of a construct: they do not appear in logical ids.
 const HIDDEN: [&str; 2] = ["Resource", "Default"];
 
+/// The metadata of a resource that names the properties which what runs sets as it goes.
+pub const AT_RUN_TIME: &str = "floodgate:at-run-time";
+
 /// CloudFormation's limit of a logical id, in characters.
 const LOGICAL_ID_MAX: usize = 255;
 
@@ -155,6 +158,12 @@ impl<'a> Scope<'a> {
         if let Some(node) = self.stack.node_mut(handle) {
             node.metadata.insert(key.to_owned(), value);
         }
+    }
+
+    /// Says that what runs sets these properties of the resource as it goes: that they are not as the template says is
+    /// no drift.
+    pub fn changes_at_run_time(&mut self, handle: &RawHandle, properties: &[&str]) {
+        self.metadata(handle, AT_RUN_TIME, properties.into());
     }
 
     /// Excuses the resource from a check rule, with the reason. A code of checkov (`CKV_…`) is written into the

@@ -93,6 +93,7 @@ impl KeyedTable {
         let table = scope.add("Resource", table);
         scope.removal(table.raw(), data.removal());
         if let Billing::Provisioned { read_min, read_max, write_min, write_max } = billing {
+            scope.changes_at_run_time(table.raw(), &["ProvisionedThroughput"]);
             let bounds = [
                 (
                     "Read",

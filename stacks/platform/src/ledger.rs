@@ -114,6 +114,8 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>, database: &LedgerDat
             .description("How hard the writer may press: GREEN, YELLOW or RED, since when and why")
             .allowed_pattern("^\\{\"mode\":\"(GREEN|YELLOW|RED)\",.*\\}$"),
     );
+    // `ledger-mode` writes the parameter as a whole, without a pattern.
+    scope.changes_at_run_time(mode.raw(), &["AllowedPattern", "Value"]);
 
     let brokers = scope.lookup::<String>(
         "KafkaBootstrapServers",

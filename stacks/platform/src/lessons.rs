@@ -85,6 +85,7 @@ pub(crate) fn add(app: &mut App, id: &str, base: &Base<'_>) {
     let mut streams = scope.child("Streams");
     let hours = i64::from(environment.lessons.retention_hours);
     let input = DataStream::new(&mut streams, "Input", &key, figure("input_shards"), hours, data);
+    streams.changes_at_run_time(input.stream.raw(), &["ShardCount"]);
     let output = DataStream::new(&mut streams, "Output", &key, figure("output_shards"), hours, data);
     let failed = DataStream::new(&mut streams, "Failed", &key, FAILED_SHARDS, hours, data);
 

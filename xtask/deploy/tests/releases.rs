@@ -335,6 +335,8 @@ fn a_release_holds_what_its_systems_are_tried_with() {
     let (_, text) = street.gate(first, &["--bake", "0s", "--overrule"]);
     came(&text);
     assert!(!text.contains("does not work"), "{text}");
+    // The ledger has written its mode: that is no drift.
+    assert!(text.contains("0 drifted resources"), "{text}");
 }
 
 #[test]

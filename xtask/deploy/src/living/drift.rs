@@ -10,7 +10,7 @@ use aws_sdk_cloudformation::{
         StackResourceDriftStatus,
     },
 };
-use cfn::{Json, assembly::StackEntry};
+use cfn::{AT_RUN_TIME, Json, assembly::StackEntry};
 use futures::{StreamExt, stream};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -153,6 +153,16 @@ pub async fn detect_readable(
                 .unwrap_or(&logical_id)
                 .to_owned();
             let text = |text: Option<&str>| text.unwrap_or("nothing").to_owned();
+            let all = drift.property_differences();
+            let of_somebody: Vec<_> = all
+                .iter()
+                .filter(|one| {
+                    !is_set_at_run_time(template, &logical_id, one.property_path().unwrap_or_default())
+                })
+                .collect();
+            if of_somebody.is_empty() && !all.is_empty() {
+                continue;
+            }
             found.push(Drifted {
                 stack: entry.id.clone(),
                 path,
@@ -161,9 +171,8 @@ pub async fn detect_readable(
                     .stack_resource_drift_status()
                     .map(|status| status.as_str().to_owned())
                     .unwrap_or_default(),
-                differences: drift
-                    .property_differences()
-                    .iter()
+                differences: of_somebody
+                    .into_iter()
                     .map(|difference| Difference {
                         property: text(difference.property_path()),
                         expected: text(difference.expected_value()),
@@ -178,6 +187,15 @@ pub async fn detect_readable(
             return Ok(Detected { drifted: found, unread });
         }
     }
+}
+
+/// Whether what runs sets a property as it goes, as its template says: nobody has changed it by hand.
+fn is_set_at_run_time(template: &Json, logical_id: &str, property: &str) -> bool {
+    let marked = template.pointer(&format!("/Resources/{logical_id}/Metadata/{AT_RUN_TIME}"));
+    marked.and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).any(|name| {
+        let rest = property.strip_prefix('/').and_then(|path| path.strip_prefix(name));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 /// What is known of a stack's drift before it is changed.
@@ -258,4 +276,25 @@ pub async fn revert(
     };
     operations.reporter.say(&shown(name, &change_set));
     operations.execute(name, template, &Sources::new()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A mode that was written, a stream that was scaled: an environment that works would never be promoted from.
+    #[test]
+    fn what_runs_may_set_what_its_template_says_and_nothing_else() {
+        let template = json!({ "Resources": {
+            "Mode": { "Metadata": { AT_RUN_TIME: ["Value", "ProvisionedThroughput"] } }, "Other": {} } });
+        let set = |id: &str, property: &str| is_set_at_run_time(&template, id, property);
+        assert!(set("Mode", "/Value") && set("Mode", "/ProvisionedThroughput/ReadCapacityUnits"));
+        for (id, property) in
+            [("Mode", "/Values"), ("Mode", "/Name"), ("Mode", ""), ("Other", "/Value"), ("None", "/Value")]
+        {
+            assert!(!set(id, property), "{id} {property}");
+        }
+    }
 }
