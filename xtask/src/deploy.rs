@@ -2,8 +2,10 @@
 //! SDK, the rest is the deploy engine's.
 
 use std::{
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -225,6 +227,15 @@ pub(crate) struct ShowArgs {
     json: bool,
 }
 
+/// How long an endpoint of this machine may take to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether somebody listens at a URL of this machine.
+fn answers(url: &str) -> bool {
+    let address = url.split("://").nth(1).and_then(|rest| rest.split('/').next()?.parse::<SocketAddr>().ok());
+    address.is_some_and(|address| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).is_ok())
+}
+
 /// An environment with the programs that deploy it.
 pub(crate) struct Target {
     environment: String,
@@ -303,7 +314,15 @@ impl Target {
         }
         let state = local_root(root, &self.environment).join("state.json");
         let state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
-        state.pointer("/aws/endpoint_url")?.as_str().map(str::to_owned)
+        // What is written there outlives what was killed, and a machine that was started anew.
+        state.pointer("/aws/endpoint_url")?.as_str().filter(|url| answers(url)).map(str::to_owned)
+    }
+
+    /// Whether it is a local environment that ran, was not taken down, and runs no more.
+    pub(crate) fn has_stopped(&self, root: &Path) -> bool {
+        self.is_local
+            && local_root(root, &self.environment).join("state.json").is_file()
+            && self.endpoint_url(root).is_none()
     }
 
     /// The same, which for the local provider must be there.
@@ -557,6 +576,16 @@ pub(crate) fn templates(root: &Path, environment: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What was killed leaves its state behind: who is asked then says nothing, and not what to do.
+    #[test]
+    fn what_nobody_listens_at_does_not_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        assert!(answers(&url) && answers(&format!("{url}/path")));
+        drop(listener);
+        assert!(!answers(&url) && !answers("http://") && !answers("nowhere"));
+    }
 
     #[test]
     fn a_stack_that_there_is_not_is_told_with_those_that_there_are() {

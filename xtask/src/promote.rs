@@ -103,6 +103,10 @@ pub(crate) fn run(arguments: &PromoteArgs, root: &Path) -> Result<ExitCode> {
 
     // Whoever gets it is asked first: what cannot be reached then is said before the bake time.
     let target = Target::new(root, to)?.of_profile(arguments.to_profile.as_ref());
+    if target.has_stopped(root) && !arguments.gate_only {
+        // Started anew it may have records that nobody has looked at.
+        bail!("{to} does not run any more; `cargo xtask deploy --env {to}` starts it, or take it down first");
+    }
     let mut after = 0;
     if target.is_there(root) && !arguments.gate_only {
         let endpoint_url = target.endpoint_url(root);
