@@ -466,6 +466,7 @@ mod tests {
         assert_eq!(config.get("enable.auto.commit"), Some("false"));
         // What pods are sized by.
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
-        assert_eq!(config.get("fetch.max.bytes"), Some("4194304"));
+        assert_eq!(config.get("fetch.max.bytes"), Some("262144"));
+        assert_eq!(config.get("message.max.bytes"), Some("262144"), "a greater one would raise the one above");
     }
 }
