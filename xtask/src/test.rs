@@ -125,8 +125,7 @@ fn tests(root: &Path) -> Result<()> {
         command
     });
     let outcome = side_by_side(lanes);
-    // By themselves: the test of `init` compiles a changed copy of the workspace into the same directory, and what the
-    // examples in the documentation are linked with has to be this workspace's own again.
+    // No target that could be named beside others.
     let documentation = pass(&mut cargo(root, &["test", "--workspace", "--doc"]), "cargo test --doc");
     outcome.and(documentation)
 }

@@ -467,6 +467,10 @@ mod tests {
         // What pods are sized by.
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
         assert_eq!(config.get("fetch.max.bytes"), Some("262144"));
-        assert_eq!(config.get("message.max.bytes"), Some("262144"), "a greater one would raise the one above");
+        assert_eq!(
+            config.get("message.max.bytes"),
+            Some("262144"),
+            "a greater one would raise the one above"
+        );
     }
 }
