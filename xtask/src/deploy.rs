@@ -374,7 +374,8 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if code != ExitCode::SUCCESS {
         return Ok(code);
     }
-    check_stacks(&assembly.manifest, &arguments.stacks)?;
+    // A stack that there is not is told before anything is built or started for it.
+    assembly.manifest.check_named(&arguments.stacks)?;
     if arguments.plan {
         let mut command = reading(root, &arguments.env, arguments.json)?;
         let binaries = match assembly.manifest.provider.as_str() {
@@ -413,17 +414,6 @@ pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
         command.arg("--hotswap");
     }
     hand_over(arguments, &mut command, target.is_local)
-}
-
-/// A stack that there is not is told before anything is built or started for it.
-fn check_stacks(manifest: &Manifest, named: &[String]) -> Result<()> {
-    let unknown: Vec<&str> =
-        named.iter().map(String::as_str).filter(|id| manifest.stack(id).is_none()).collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let known: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
-    anyhow::bail!("there is no stack {}; there are: {}", unknown.join(", "), known.join(", "))
 }
 
 /// Deploys an unpacked release, which comes by that hand.
@@ -585,20 +575,5 @@ mod tests {
         assert!(answers(&url) && answers(&format!("{url}/path")));
         drop(listener);
         assert!(!answers(&url) && !answers("http://") && !answers("nowhere"));
-    }
-
-    #[test]
-    fn a_stack_that_there_is_not_is_told_with_those_that_there_are() {
-        let environment = platform::Environment::load(&crate::workspace::root(), "dev").unwrap();
-        let manifest = platform::render(&environment).unwrap().manifest;
-        assert!(
-            check_stacks(&manifest, &["kafka".to_owned()]).is_ok() && check_stacks(&manifest, &[]).is_ok()
-        );
-        let error =
-            check_stacks(&manifest, &["kafak".to_owned(), "kafka".to_owned()]).unwrap_err().to_string();
-        assert!(
-            error.starts_with("there is no stack kafak; there are: ") && error.contains("kafka"),
-            "{error}"
-        );
     }
 }

@@ -8,8 +8,8 @@ use crate::{deploy, programs};
 
 /// What was deployed to an environment: when, by whom, which release, from where.
 ///
-/// Every deployment that succeeds and changes anything writes a record into the environment's bucket. The release that runs is marked;
-/// `rollback --to` takes any that was deployed as a whole.
+/// Every deployment that succeeds and changes anything writes a record into the environment's bucket. The release that
+/// runs is marked; `rollback --to` takes any that was deployed as a whole.
 ///
 /// Example: cargo xtask history --env staging
 #[derive(Debug, clap::Args)]

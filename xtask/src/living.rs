@@ -128,10 +128,8 @@ pub(crate) fn drift(arguments: &DriftArgs, root: &Path) -> Result<ExitCode> {
 
 pub(crate) fn import(arguments: &ImportArgs, root: &Path) -> Result<ExitCode> {
     let assembly = platform::render(&Environment::load(root, &arguments.env)?)?;
-    let template = assembly.template(&arguments.stack).with_context(|| {
-        let known: Vec<&str> = assembly.manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
-        format!("there is no stack `{}`; there are: {}", arguments.stack, known.join(", "))
-    })?;
+    let entry = assembly.manifest.stack_named(&arguments.stack)?;
+    let template = assembly.template(&entry.id).context("the stack was not rendered")?;
     let claims: Vec<String> =
         arguments.resources.iter().map(|resource| claim(template, resource)).collect::<Result<_>>()?;
     let mut more = vec!["import", "--stack", &arguments.stack];

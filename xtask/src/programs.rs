@@ -2,12 +2,10 @@
 //! minutes and `synth`, `check`, `list` and `capacity` need none of it.
 
 use std::{
-    io::{IsTerminal, Read, Write},
-    os::unix::{net::UnixStream, process::ExitStatusExt},
+    io::IsTerminal,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    sync::{Arc, atomic::AtomicBool},
-    thread::JoinHandle,
 };
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +18,10 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value as Json;
-use signal_hook::SigId;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
 
 /// What carries commands out, beside this program.
 pub(crate) const PROGRAMS: [&str; 2] = ["deploy-engine", "local-environment"];
@@ -107,73 +108,29 @@ pub(crate) fn ask(command: &mut Command) -> Result<Json> {
 /// program ends that one, which gives back what it holds (the lock of an environment), and is waited for.
 pub(crate) fn run_to_end(command: &mut Command) -> Result<ExitCode> {
     let program = command.get_program().to_os_string();
-    // A terminal's Ctrl-C reaches both; what a pipeline's runner or `kill` sends may reach this one alone.
-    let on_terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
-    let signals: &[Signal] =
-        if on_terminal { &[Signal::SIGTERM] } else { &[Signal::SIGTERM, Signal::SIGINT] };
-    let ignored = Arc::new(AtomicBool::new(false));
-    let interrupts = signal_hook::flag::register(signal_hook::consts::SIGINT, ignored)?;
-    let passing = signals.iter().map(|signal| Passing::begin(*signal)).collect::<Result<Vec<_>>>()?;
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let listening = signals.handle();
     let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
     let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id is a small number")?);
-    let passing: Vec<Passed> = passing.into_iter().map(|one| one.to(pid)).collect();
+    // A terminal's Ctrl-C reaches both; what a pipeline's runner or `kill` sends may reach this one alone.
+    let on_terminal = std::io::stdin().is_terminal() || std::io::stderr().is_terminal();
+    let passing_on = std::thread::spawn(move || {
+        for signal in signals.forever().filter(|signal| !(on_terminal && *signal == SIGINT)) {
+            // It may have ended by itself.
+            let _ = Signal::try_from(signal).and_then(|signal| kill(pid, signal));
+        }
+    });
     // It is not reaped before nobody signals it any more: its number may then be another's.
     while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
-    passing.into_iter().for_each(Passed::end);
+    listening.close();
+    let _ = passing_on.join();
     let status = child.wait().with_context(|| format!("cannot wait for {}", program.display()))?;
-    signal_hook::low_level::unregister(interrupts);
     if let Some(signal) = status.signal() {
         let name = Path::new(&program).file_name().unwrap_or(&program).display().to_string();
         eprintln!("error: {name} was ended by signal {signal}; the same command again goes on");
     }
     let code = status.code().or_else(|| Some(128 + status.signal()?));
     Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-/// What ends a thread that passes a signal on; signal-hook writes another byte.
-const END: u8 = 0;
-
-/// A signal that is listened to, and waits for whom it is passed on to.
-struct Passing {
-    signal: Signal,
-    registered: SigId,
-    heard: UnixStream,
-    end: UnixStream,
-}
-
-/// A signal that is passed on.
-struct Passed {
-    registered: SigId,
-    end: UnixStream,
-    thread: JoinHandle<()>,
-}
-
-impl Passing {
-    fn begin(signal: Signal) -> Result<Self> {
-        let (heard, end) = UnixStream::pair()?;
-        let registered = signal_hook::low_level::pipe::register(signal as i32, end.try_clone()?)?;
-        Ok(Self { signal, registered, heard, end })
-    }
-
-    fn to(self, pid: Pid) -> Passed {
-        let Self { signal, registered, mut heard, end } = self;
-        let thread = std::thread::spawn(move || {
-            let mut byte = [END];
-            while heard.read_exact(&mut byte).is_ok() && byte != [END] {
-                // It may have ended by itself.
-                let _ = kill(pid, signal);
-            }
-        });
-        Passed { registered, end, thread }
-    }
-}
-
-impl Passed {
-    fn end(mut self) {
-        signal_hook::low_level::unregister(self.registered);
-        let _ = self.end.write_all(&[END]);
-        let _ = self.thread.join();
-    }
 }
 
 #[cfg(test)]

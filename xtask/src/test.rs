@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -136,7 +136,7 @@ const LANES: [&[&str]; 2] = [&["--lib", "--bins", "--test", "[!l-z]*"], &["--tes
 /// Runs commands at the same time and prints what they say, line by line.
 fn side_by_side<const N: usize>(commands: [Command; N]) -> Result<()> {
     let outcomes = std::thread::scope(|scope| {
-        commands.map(|mut command| scope.spawn(move || in_whole_lines(&mut command))).map(|running| {
+        commands.map(|command| scope.spawn(move || in_whole_lines(command))).map(|running| {
             running.join().unwrap_or_else(|_| bail!("a bug: what reads the output of `cargo test` panicked"))
         })
     });
@@ -144,12 +144,12 @@ fn side_by_side<const N: usize>(commands: [Command; N]) -> Result<()> {
 }
 
 /// Runs one with both of its outputs in one pipe, so that no line of another stands within its own.
-fn in_whole_lines(command: &mut Command) -> Result<()> {
+fn in_whole_lines(mut command: Command) -> Result<()> {
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     let errors = writer.try_clone().context("cannot share a pipe")?;
     let mut running = command.stdout(writer).stderr(errors).spawn().context("cannot start cargo test")?;
-    // What holds the pipe's other end would keep it open for ever.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    // It has the pipe's other end as well, which would stay open for ever.
+    drop(command);
     for line in BufReader::new(reader).split(b'\n') {
         println!("{}", String::from_utf8_lossy(&line.context("cannot read what cargo test says")?));
     }

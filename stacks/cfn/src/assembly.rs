@@ -126,6 +126,42 @@ impl Manifest {
     pub fn stack(&self, id: &str) -> Option<&StackEntry> {
         self.stacks.iter().find(|stack| stack.id == id)
     }
+
+    /// The stack that somebody asks for by its id.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, with those that there are.
+    pub fn stack_named(&self, id: &str) -> Result<&StackEntry, UnknownStacks> {
+        self.stack(id).ok_or_else(|| self.without([id]))
+    }
+
+    /// Whether there are all stacks that somebody asks for by their ids.
+    ///
+    /// # Errors
+    ///
+    /// Those that there are not, with those that there are.
+    pub fn check_named(&self, ids: &[String]) -> Result<(), UnknownStacks> {
+        let unknown = self.without(ids.iter().map(String::as_str).filter(|id| self.stack(id).is_none()));
+        if unknown.unknown.is_empty() { Ok(()) } else { Err(unknown) }
+    }
+
+    fn without<'a>(&self, unknown: impl IntoIterator<Item = &'a str>) -> UnknownStacks {
+        UnknownStacks {
+            unknown: unknown.into_iter().map(str::to_owned).collect(),
+            all: self.stacks.iter().map(|stack| stack.id.clone()).collect(),
+        }
+    }
+}
+
+/// Stacks that are asked for and that there are not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no stack {}; there are: {}", unknown.join(", "), all.join(", "))]
+pub struct UnknownStacks {
+    /// What is asked for, by id.
+    pub unknown: Vec<String>,
+    /// What there is, by id.
+    pub all: Vec<String>,
 }
 
 /// Why a manifest could not be read.
@@ -161,7 +197,7 @@ pub enum ManifestError {
 }
 
 /// One stack of an assembly.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StackEntry {
     /// Its id in the app.
     pub id: String,
@@ -520,4 +556,23 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// The hash by which a template is known: of its bytes without white space, keys sorted.
 pub fn template_sha256(template: &Json) -> String {
     sha256_hex(&to_canonical_bytes(template))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stacks_that_there_are_not_are_told_with_those_that_there_are() {
+        let entry = |id: &str| StackEntry { id: id.to_owned(), ..StackEntry::default() };
+        let manifest = Manifest {
+            stacks: ["network", "kafka"].map(entry).into(),
+            ..AppProperties::new("dev", "111111111111", "eu-west-1", "fg").empty_manifest()
+        };
+        assert!(manifest.check_named(&[]).is_ok() && manifest.check_named(&["kafka".to_owned()]).is_ok());
+        assert_eq!(manifest.stack_named("kafka").map(|entry| entry.id.as_str()), Ok("kafka"));
+        let ids = ["kafak", "kafka", "netwrok"].map(str::to_owned);
+        let error = manifest.check_named(&ids).expect_err("two are wrong").to_string();
+        assert_eq!(error, "there is no stack kafak, netwrok; there are: network, kafka");
+    }
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::{
     cloudformation::{ChangeSet, Deployed, ResourceChange},
     execute::Prepared,
-    living::drift::{Drifted, Looked},
+    living::drift::{Detected, Drifted, Looked},
     plan::status::has_come_to_be,
 };
 
@@ -144,7 +144,7 @@ pub fn summarise(manifest: &Manifest, wave: &[Prepared<'_>], looked: Vec<Looked>
 /// What has drifted, with whether its change set touches it.
 fn drift(wave: &[Prepared<'_>], looked: Vec<Looked>) -> (Vec<Drift>, Vec<(String, String)>) {
     let (mut drift, mut unknown) = (Vec::new(), Vec::new());
-    for Looked { stack, drifted, unknown: why } in looked {
+    for Looked { stack, found: Detected { drifted, unread } } in looked {
         let changes = wave.iter().filter(|one| one.step.name == stack);
         let touched: BTreeSet<&str> = changes
             .flat_map(|one| &one.change_set.changes)
@@ -155,7 +155,7 @@ fn drift(wave: &[Prepared<'_>], looked: Vec<Looked>) -> (Vec<Drift>, Vec<(String
                 .into_iter()
                 .map(|one| Drift { overwritten: touched.contains(one.logical_id.as_str()), drifted: one }),
         );
-        unknown.extend(why.map(|why| (stack, why)));
+        unknown.extend(unread.map(|why| (stack, why)));
     }
     (drift, unknown)
 }
@@ -167,12 +167,10 @@ fn was(id: &str, wanted: Option<&StackEntry>, deployed: &Deployed) -> StackEntry
         name: deployed.name.clone(),
         template: String::new(),
         template_sha256: String::new(),
-        depends_on: wanted.map(|entry| entry.depends_on.clone()).unwrap_or_default(),
-        capabilities: wanted.map(|entry| entry.capabilities.clone()).unwrap_or_default(),
         termination_protection: deployed.protected,
         tags: deployed.tags.clone(),
         parameters: literal(&deployed.parameters),
-        invocations: wanted.map(|entry| entry.invocations.clone()).unwrap_or_default(),
+        ..wanted.cloned().unwrap_or_default()
     }
 }
 

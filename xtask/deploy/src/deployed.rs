@@ -131,16 +131,12 @@ mod tests {
             id: "kafka".to_owned(),
             name: "fg-kafka".to_owned(),
             template: "kafka.template.json".to_owned(),
-            template_sha256: String::new(),
-            depends_on: Vec::new(),
-            capabilities: Vec::new(),
             termination_protection: true,
-            tags: BTreeMap::new(),
             parameters: parameters
                 .into_iter()
                 .map(|(name, source)| ParameterWiring { name: name.to_owned(), source })
                 .collect(),
-            invocations: Vec::new(),
+            ..StackEntry::default()
         }
     }
 

@@ -57,11 +57,9 @@ fn small(version: u32) -> Assembly {
             template: format!("{id}.template.json"),
             template_sha256: template_sha256(&template),
             depends_on: before.into_iter().map(str::to_owned).collect(),
-            capabilities: Vec::new(),
-            termination_protection: false,
             tags: [("floodgate:environment".to_owned(), "local".to_owned())].into(),
             parameters,
-            invocations: Vec::new(),
+            ..StackEntry::default()
         };
         (entry, template)
     };

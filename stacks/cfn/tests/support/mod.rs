@@ -66,13 +66,9 @@ pub(crate) fn entry(stack: &str, parameters: &[Wire<'_>]) -> StackEntry {
         id: stack.to_owned(),
         name: format!("fg-{stack}"),
         template: format!("{stack}.template.json"),
-        template_sha256: String::new(),
-        depends_on: Vec::new(),
-        capabilities: Vec::new(),
         termination_protection: true,
-        tags: BTreeMap::new(),
         parameters: parameters.collect(),
-        invocations: Vec::new(),
+        ..StackEntry::default()
     }
 }
 

@@ -17,10 +17,7 @@ use crate::{cli::Common, engine::Engine};
 /// When a stack is unknown or nothing is deployed, and what CloudFormation says.
 pub(crate) async fn run(engine: &Engine, stacks: &[String], format: Format) -> Result<ExitCode> {
     let Engine { manifest, clients, common: Common { json, .. }, .. } = engine;
-    if let Some(unknown) = stacks.iter().find(|id| manifest.stack(id).is_none()) {
-        let known: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
-        bail!("there is no stack `{unknown}`; there are: {}", known.join(", "));
-    }
+    manifest.check_named(stacks)?;
     let mut all: Vec<Outputs> = Vec::new();
     for entry in manifest.stacks.iter().filter(|entry| stacks.is_empty() || stacks.contains(&entry.id)) {
         if let Some(deployed) = clients.stacks.describe(&entry.name).await? {

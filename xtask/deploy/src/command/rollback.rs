@@ -23,10 +23,7 @@ pub(crate) async fn run(
     skip: &[String],
 ) -> Result<ExitCode> {
     let Engine { manifest, reporter, clients, common, .. } = engine;
-    let Some(entry) = manifest.stack(stack) else {
-        let all: Vec<&str> = manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
-        bail!("there is no stack {stack}; there are: {}", all.join(", "));
-    };
+    let entry = manifest.stack_named(stack)?;
     if !skip.is_empty() {
         check_skipped(&entry.name, skip, &clients.stacks.resources(&entry.name).await?)?;
     }

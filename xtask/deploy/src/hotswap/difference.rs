@@ -143,8 +143,6 @@ fn changed(was: &Json, is: &Json) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use cfn::assembly::{Invocation, ParameterWiring};
     use serde_json::json;
 
@@ -158,12 +156,6 @@ mod tests {
         StackEntry {
             id: "ledger".to_owned(),
             name: "fg-ledger".to_owned(),
-            template: String::new(),
-            template_sha256: String::new(),
-            depends_on: Vec::new(),
-            capabilities: Vec::new(),
-            termination_protection: false,
-            tags: BTreeMap::new(),
             parameters: vec![
                 wired("Bucket", asset("ledger-writer", "s3_bucket")),
                 wired("Key", asset("ledger-writer", "s3_key")),
@@ -171,6 +163,7 @@ mod tests {
                 wired("Topic", Source::Literal("events".to_owned())),
             ],
             invocations: vec![Invocation { output: "Migration".to_owned() }],
+            ..StackEntry::default()
         }
     }
 

@@ -135,10 +135,7 @@ impl Scene<'_> {
     }
 
     fn entry(&self, id: &str) -> Result<&StackEntry> {
-        self.manifest.stack(id).with_context(|| {
-            let known: Vec<&str> = self.manifest.stacks.iter().map(|stack| stack.id.as_str()).collect();
-            format!("there is no stack `{id}`; there are: {}", known.join(", "))
-        })
+        Ok(self.manifest.stack_named(id)?)
     }
 
     /// The role that CloudFormation works with on a stack, as a deployment gives it.

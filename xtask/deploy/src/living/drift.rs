@@ -204,9 +204,7 @@ pub struct Looked {
     /// The stack's name.
     pub stack: String,
     /// What has drifted, as far as that is known.
-    pub drifted: Vec<Drifted>,
-    /// Why it is not known, or not of all resources.
-    pub unknown: Option<String>,
+    pub found: Detected,
 }
 
 /// Detects the drift of several stacks, side by side and each within a time: CloudFormation reads every resource,
@@ -222,12 +220,13 @@ pub async fn look(
         let template = template.clone();
         async move {
             let detected = detect_readable(client, poll, &entry, &template);
-            let (drifted, unknown) = match tokio::time::timeout(within, detected).await {
-                Ok(Ok(Detected { drifted, unread })) => (drifted, unread),
-                Ok(Err(error)) => (Vec::new(), Some(format!("{error:#}"))),
-                Err(_) => (Vec::new(), Some(format!("it was not known within {} s", within.as_secs()))),
+            let unread = |why: String| Detected { unread: Some(why), ..Detected::default() };
+            let found = match tokio::time::timeout(within, detected).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => unread(format!("{error:#}")),
+                Err(_) => unread(format!("it was not known within {} s", within.as_secs())),
             };
-            Looked { stack: entry.name, drifted, unknown }
+            Looked { stack: entry.name, found }
         }
     };
     stream::iter(stacks.iter().copied().map(one)).buffered(DETECTIONS).collect().await

@@ -51,18 +51,7 @@ mod tests {
     };
 
     fn entry(id: &str) -> StackEntry {
-        StackEntry {
-            id: id.to_owned(),
-            name: format!("fg-{id}"),
-            template: String::new(),
-            template_sha256: String::new(),
-            depends_on: Vec::new(),
-            capabilities: Vec::new(),
-            termination_protection: false,
-            tags: BTreeMap::new(),
-            parameters: Vec::new(),
-            invocations: Vec::new(),
-        }
+        StackEntry { id: id.to_owned(), name: format!("fg-{id}"), ..StackEntry::default() }
     }
 
     /// A stack of an environment that gives its id, and gets what those give.

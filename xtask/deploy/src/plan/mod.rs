@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cfn::{
     Json,
-    assembly::{LookupSource, Manifest, ParameterWiring, Source, StackEntry},
+    assembly::{LookupSource, Manifest, ParameterWiring, Source, StackEntry, UnknownStacks},
 };
 use serde::Serialize;
 
@@ -167,13 +167,8 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// A stack that there is not.
-    #[error("there is no stack {}; there are: {}", unknown.join(", "), all.join(", "))]
-    Unknown {
-        /// What was asked for.
-        unknown: Vec<String>,
-        /// What there is.
-        all: Vec<String>,
-    },
+    #[error(transparent)]
+    Unknown(#[from] UnknownStacks),
     /// A parameter has no source: a stack that it comes from is neither deployed nor to be.
     #[error("the stack `{stack}` cannot be deployed: {cause}")]
     NoValue {
@@ -197,15 +192,7 @@ pub enum PlanError {
 /// When a stack is unknown, waits for itself, or has a parameter that nothing will give.
 pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
     let Inputs { manifest, asked, .. } = inputs;
-    let unknown = |unknown: Vec<String>| {
-        let all = manifest.stacks.iter().map(|stack| stack.id.clone()).collect();
-        PlanError::Unknown { unknown, all }
-    };
-    let strangers: Vec<String> =
-        asked.only.iter().filter(|id| manifest.stack(id).is_none()).cloned().collect();
-    if !strangers.is_empty() {
-        return Err(unknown(strangers));
-    }
+    manifest.check_named(&asked.only)?;
     let order = order::order(inputs)?;
     // Stacks whose outputs may come to be others than they are.
     let mut moving = BTreeSet::new();
@@ -215,7 +202,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, PlanError> {
         for order::Placed { place, needs } in wave {
             let step = match place {
                 order::Place::Deploy { id, part, keeps } => {
-                    let entry = manifest.stack(&id).ok_or_else(|| unknown(vec![id]))?;
+                    let entry = manifest.stack_named(&id)?;
                     deploy_step(inputs, entry, part, keeps, &moving)?
                 }
                 order::Place::Delete { name } => delete_step(inputs, &name),

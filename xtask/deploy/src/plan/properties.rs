@@ -150,14 +150,12 @@ fn app(sketch: &Sketch) -> App {
             template: format!("{id}.template.json"),
             template_sha256: template_sha256(&template),
             depends_on: depends_on.into_iter().collect(),
-            capabilities: Vec::new(),
-            termination_protection: false,
             tags: BTreeMap::from([(ENVIRONMENT_TAG.to_owned(), "test".to_owned())]),
             parameters: parameters
                 .into_iter()
                 .map(|(name, source)| ParameterWiring { name, source })
                 .collect(),
-            invocations: Vec::new(),
+            ..StackEntry::default()
         });
         templates.insert(id.clone(), template);
     }

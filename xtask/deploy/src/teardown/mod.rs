@@ -337,13 +337,7 @@ fn left_over(name: String) -> StackEntry {
     StackEntry {
         id: name.clone(),
         name,
-        template: String::new(),
-        template_sha256: String::new(),
-        depends_on: Vec::new(),
         capabilities: vec!["CAPABILITY_NAMED_IAM".to_owned()],
-        termination_protection: false,
-        tags: BTreeMap::new(),
-        parameters: Vec::new(),
-        invocations: Vec::new(),
+        ..StackEntry::default()
     }
 }
