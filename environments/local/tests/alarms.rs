@@ -163,7 +163,7 @@ fn what_waits_in_a_queue_and_comes_into_a_stream_sets_alarms_off() {
 }
 
 #[test]
-fn the_judgement_of_alarms_is_that_of_the_guide() {
+fn what_the_emulator_decides_on_plain_data_is_as_it_should_be() {
     let output = Command::new(parts().join("python/bin/python"))
         .args(["-m", "unittest", "discover", "--start-directory", "tests", "--top-level-directory", "."])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/emulator"))

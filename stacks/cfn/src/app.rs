@@ -38,19 +38,7 @@ impl AppProperties {
             account: self.account.clone(),
             region: self.region.clone(),
             prefix: self.prefix.clone(),
-            digest: String::new(),
-            stacks: Vec::new(),
-            assets: Vec::new(),
-            artifact_bucket: None,
-            workloads: Vec::new(),
-            helm_releases: Vec::new(),
-            cluster_manifests: Vec::new(),
-            cluster: None,
-            systems: BTreeMap::new(),
-            flows: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            caches: BTreeMap::new(),
-            loads: BTreeMap::new(),
+            ..Manifest::default()
         }
     }
 

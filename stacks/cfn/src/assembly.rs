@@ -35,7 +35,7 @@ pub const PROVENANCE_FILE: &str = "provenance.json";
 pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// What an assembly holds and how its parts hang together.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,

@@ -1,6 +1,7 @@
 //! Makes what a deployment needs of assets known: packs functions, uploads them, names images.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
@@ -36,8 +37,9 @@ use crate::{
 /// What the live line of assets is known by.
 const LIVE: &str = "assets";
 
-/// How many uploads are under way at a time.
-const UPLOADS: usize = 6;
+/// How many uploads are under way at a time: they share what goes out of a machine, and the first stacks wait for
+/// the first.
+const UPLOADS: usize = 2;
 
 /// How many images are pushed at a time: the layers of each are in memory meanwhile.
 const PUSHES: usize = 3;
@@ -184,12 +186,13 @@ impl<'a> Assets<'a> {
         Ok(())
     }
 
-    /// Packs and publishes the functions of all stacks that are to be deployed, those of the first stacks first, while
-    /// stacks are deployed that need none: packs as many at a time as there are cores, and uploads once there is a
-    /// bucket, for which this waits. What cannot be packed or uploaded is told when it is needed.
+    /// Packs and publishes the functions of all stacks that are to be deployed, first those of the stacks that most
+    /// wait for, while stacks are deployed that need none: packs as many at a time as there are cores, and uploads
+    /// once there is a bucket, for which this waits. What cannot be packed or uploaded is told when it is needed.
     pub async fn publish_ahead(&self) {
-        let stacks =
-            self.manifest.stacks.iter().filter(|entry| self.only.is_empty() || self.only.contains(&entry.id));
+        let stacks = most_awaited_first(self.manifest)
+            .into_iter()
+            .filter(|entry| self.only.is_empty() || self.only.contains(&entry.id));
         let mut names: Vec<&str> = Vec::new();
         for name in stacks.flat_map(|entry| asked_for(&entry.parameters)) {
             if !names.contains(&name) {
@@ -566,6 +569,22 @@ fn asked_for(wired: &[ParameterWiring]) -> BTreeSet<&str> {
         .collect()
 }
 
+/// The stacks, those first with the longest row of others that wait for one another behind them.
+fn most_awaited_first(manifest: &Manifest) -> Vec<&StackEntry> {
+    let mut behind: BTreeMap<&str, usize> = BTreeMap::new();
+    // Producers come first in a manifest.
+    for entry in manifest.stacks.iter().rev() {
+        let row = behind.get(entry.id.as_str()).copied().unwrap_or_default() + 1;
+        for producer in &entry.depends_on {
+            let known = behind.entry(producer).or_default();
+            *known = row.max(*known);
+        }
+    }
+    let mut stacks: Vec<&StackEntry> = manifest.stacks.iter().collect();
+    stacks.sort_by_key(|entry| Reverse(behind.get(entry.id.as_str()).copied().unwrap_or_default()));
+    stacks
+}
+
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
@@ -582,4 +601,30 @@ pub(crate) fn base_name() -> Result<String> {
 /// What a function's parameters take of where it lies.
 fn fields(bucket: &Bucket, key: String) -> Fields {
     BTreeMap::from([("s3_bucket".to_owned(), bucket.name().to_owned()), ("s3_key".to_owned(), key)])
+}
+
+#[cfg(test)]
+mod tests {
+    use cfn::assembly::{Manifest, StackEntry};
+
+    use super::most_awaited_first;
+
+    #[test]
+    fn what_a_row_of_stacks_waits_for_is_uploaded_first() {
+        let stack = |id: &str, after: &[&str]| StackEntry {
+            id: id.to_owned(),
+            depends_on: after.iter().map(|id| (*id).to_owned()).collect(),
+            ..StackEntry::default()
+        };
+        let stacks = vec![
+            stack("lessons", &[]),
+            stack("network", &[]),
+            stack("database", &["network"]),
+            stack("tags", &["network"]),
+            stack("ledger", &["network", "database"]),
+        ];
+        let manifest = Manifest { stacks, ..Manifest::default() };
+        let order: Vec<&str> = most_awaited_first(&manifest).iter().map(|entry| entry.id.as_str()).collect();
+        assert_eq!(order, ["network", "database", "lessons", "tags", "ledger"]);
+    }
 }
