@@ -48,7 +48,7 @@ impl FrontState {
     fn is_busy(&self) -> bool {
         let faults = &mut self.faults.lock().unwrap().1;
         faults.calls += 1;
-        let busy = faults.calls % 7 == 0;
+        let busy = faults.calls.is_multiple_of(7);
         faults.busy += u64::from(busy);
         busy
     }
