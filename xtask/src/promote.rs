@@ -40,7 +40,7 @@ pub(crate) struct PromoteArgs {
     #[arg(long)]
     to: String,
     /// This release and no other, by its digest or how that begins: refused where another one runs by now.
-    #[arg(long, value_name = "DIGEST")]
+    #[arg(long, value_name = "DIGEST", value_parser = release::digest)]
     release: Option<String>,
     /// How long it must have run without an alarm: 10m, 1h, 30s.
     #[arg(long, value_name = "TIME")]

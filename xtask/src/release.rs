@@ -199,13 +199,26 @@ pub(crate) fn unpacked(root: &Path, given: &Path, environment: &str, json: bool)
     }
 }
 
+/// Whether a text may be how a digest begins.
+fn is_digest(text: &str) -> bool {
+    text.len() >= DIGITS_MIN && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// A release's digest, or how that begins, as an argument.
+pub(crate) fn digest(text: &str) -> Result<String, String> {
+    if !is_digest(text) {
+        return Err(format!("it is no digest of {DIGITS_MIN} hexadecimal digits or more"));
+    }
+    Ok(text.to_owned())
+}
+
 /// The archive or directory that is meant: a path, or how the digest of one in `releases` begins.
 fn found(given: &Path, releases: &Path) -> Result<PathBuf> {
     if given.exists() {
         return Ok(given.canonicalize()?);
     }
     let name = given.to_string_lossy();
-    let is_digest = name.len() >= DIGITS_MIN && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_digest = is_digest(&name);
     // By digest: an archive and the directory that it was unpacked to are one release.
     let mut known: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in std::fs::read_dir(releases).into_iter().flatten().flatten() {
@@ -249,6 +262,14 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_digest_has_eight_digits_or_more() {
+        assert_eq!(digest("0123abcd"), Ok("0123abcd".to_owned()));
+        for wrong in ["0123abc", "sha256:0123abcd", "latest-release", ""] {
+            assert!(digest(wrong).unwrap_err().contains("8 hexadecimal digits"), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_release_is_named_by_path_or_digest() {
