@@ -365,8 +365,10 @@ impl Target {
 
 pub(crate) fn deploy(arguments: &DeployArgs, root: &Path) -> Result<ExitCode> {
     if let Some(given) = &arguments.release {
-        let directory = release::unpacked(root, given, &arguments.env, arguments.json)?;
-        return deploy_release(arguments, root, &directory, &Hand::default());
+        return match release::unpacked(root, given, &arguments.env, arguments.json)? {
+            Ok(directory) => deploy_release(arguments, root, &directory, &Hand::default()),
+            Err(code) => Ok(code),
+        };
     }
     // What is wrong with the environment is said before anything is built.
     let assembly = synth::synth(root, &arguments.env, 1)?;
@@ -510,7 +512,10 @@ pub(crate) fn teardown(arguments: &TeardownArgs, root: &Path) -> Result<ExitCode
 pub(crate) fn rollback(arguments: &RollbackArgs, root: &Path) -> Result<ExitCode> {
     let RollbackArgs { env, to, stack, require_approval, consent, json, .. } = arguments;
     if let Some(to) = to {
-        let fetched = release::fetched(root, env, to, *json)?;
+        let fetched = match release::fetched(root, env, to, *json)? {
+            Ok(fetched) => fetched,
+            Err(code) => return Ok(code),
+        };
         let deployment = DeployArgs::of_all(env, consent.clone(), require_approval.clone(), *json);
         return deploy_release(&deployment, root, &fetched.directory, &Hand::back(fetched.number));
     }

@@ -136,7 +136,9 @@ pub(crate) fn run(arguments: &PromoteArgs, root: &Path) -> Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     // The release may have nothing for whoever gets it.
-    release::unpacked(root, &directory, to, *json)?;
+    if let Err(code) = release::unpacked(root, &directory, to, *json)? {
+        return Ok(code);
+    }
     if arguments.gate_only {
         return Ok(ExitCode::SUCCESS);
     }

@@ -184,8 +184,14 @@ pub(crate) fn answered<T: serde::de::DeserializeOwned>(
     Ok(Ok(serde_json::from_slice(&bytes).context("the engine's answer is none")?))
 }
 
-/// A release that somebody named, unpacked for an environment, with every byte compared.
-pub(crate) fn unpacked(root: &Path, given: &Path, environment: &str, json: bool) -> Result<PathBuf> {
+/// A release that somebody named, unpacked for an environment, with every byte compared; the engine's exit code where
+/// it was not.
+pub(crate) fn unpacked(
+    root: &Path,
+    given: &Path,
+    environment: &str,
+    json: bool,
+) -> Result<Result<PathBuf, ExitCode>> {
     let given = found(given, &directory(root))?;
     let mut command = Command::new(programs::build(root, false)?.join("deploy-engine"));
     if json {
@@ -193,10 +199,8 @@ pub(crate) fn unpacked(root: &Path, given: &Path, environment: &str, json: bool)
     }
     command.args(["unpack", "--environment", environment, "--release"]).arg(given);
     command.arg("--into").arg(directory(root));
-    match answered::<Fetched>(root, &mut command)? {
-        Ok(Fetched { directory, .. }) => Ok(directory),
-        Err(_) => bail!("nothing was touched"),
-    }
+    let answer = answered::<Fetched>(root, &mut command)?;
+    Ok(answer.map(|fetched| fetched.directory))
 }
 
 /// Whether a text may be how a digest begins.
@@ -240,14 +244,16 @@ fn found(given: &Path, releases: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A release that ran in an environment, brought here from there.
-pub(crate) fn fetched(root: &Path, environment: &str, wanted: &str, json: bool) -> Result<Fetched> {
+/// A release that ran in an environment, brought here from there; the engine's exit code where it was not.
+pub(crate) fn fetched(
+    root: &Path,
+    environment: &str,
+    wanted: &str,
+    json: bool,
+) -> Result<Result<Fetched, ExitCode>> {
     let mut command = deploy::reading(root, environment, json)?;
     command.args(["releases", "fetch", wanted, "--into"]).arg(directory(root));
-    match answered(root, &mut command)? {
-        Ok(fetched) => Ok(fetched),
-        Err(_) => bail!("nothing was touched"),
-    }
+    answered(root, &mut command)
 }
 
 /// The number of an environment's last deployment.

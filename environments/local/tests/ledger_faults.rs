@@ -263,11 +263,14 @@ fn a_flapping_alarm_changes_the_mode_once_each_way(ledger: &Ledger, traffic: &Ru
 
 /// What the topic has carried comes again, in the wrong order, and the parameter is put back to each of the older ones.
 fn control_messages_that_come_again_change_nothing(ledger: &Ledger, traffic: &Running) {
+    // RED with its end stated is GREEN from then on, and is followed by a record that says so.
+    ledger.wait_for("the parameter and the topic to say GREEN, both", || {
+        let said = ledger.mode();
+        said.as_ref().is_some_and(|said| said.mode == Mode::Green)
+            && said.as_ref() == ledger.control_records().last()
+    });
     let records = ledger.control_records();
     let newest = records.iter().max_by_key(|record| record.version).unwrap().clone();
-    ledger.wait_for("the parameter and the topic to say the same", || {
-        ledger.mode().as_ref() == ledger.control_records().last()
-    });
     // All that write now know of it.
     let known = writers_side_by_side(ledger, traffic, &BTreeSet::new());
     let older: Vec<&ModeRecord> = records

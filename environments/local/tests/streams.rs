@@ -4,7 +4,10 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use local_environment::event_sources::status::MappingStatus;
@@ -250,7 +253,9 @@ fn a_shard_takes_and_gives_what_aws_says_and_a_closed_one_is_read_to_its_end() {
     let began = Instant::now();
     let record = json!({ "Data": STANDARD.encode("view"), "PartitionKey": "learner" });
     let (mut put, mut refused) = (0, 0);
-    for _ in 0..4 {
+    // More than a thousand a second, whatever else the machine does.
+    while refused == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{put} records were put and none was refused");
         let ask = json!({ "StreamName": "narrow", "Records": vec![record.clone(); 500] });
         let answer = house.kinesis("PutRecords", &ask);
         let failed = answer["FailedRecordCount"].as_u64().unwrap();
@@ -264,7 +269,7 @@ fn a_shard_takes_and_gives_what_aws_says_and_a_closed_one_is_read_to_its_end() {
     let seconds = began.elapsed().as_secs_f64();
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let most = 1_000 + (seconds * 1_000.0) as u64 + 1;
-    assert!(refused > 0 && put >= 1_000 && put <= most, "{put} of 2,000 in {seconds} s");
+    assert!((1_000..=most).contains(&put), "{put} in {seconds} s, and {refused} refused");
 
     let iterator = |shard: &str| {
         let ask = json!({ "StreamName": "narrow", "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON" });
@@ -277,7 +282,8 @@ fn a_shard_takes_and_gives_what_aws_says_and_a_closed_one_is_read_to_its_end() {
     let first = iterator("shardId-000000000000");
     let (mut answered, mut throttled) = (0, 0);
     let began = Instant::now();
-    for _ in 0..20 {
+    while throttled == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{answered} reads were answered and none refused");
         match read(&first, 1) {
             (200, _) => answered += 1,
             (_, answer) => {
@@ -287,7 +293,7 @@ fn a_shard_takes_and_gives_what_aws_says_and_a_closed_one_is_read_to_its_end() {
         }
     }
     let most = 5.0 + began.elapsed().as_secs_f64() * 5.0 + 1.0;
-    assert!(throttled > 0 && f64::from(answered) <= most, "{answered} reads of 20");
+    assert!(f64::from(answered) <= most, "{answered} reads");
 
     // A stack changes the count; what the closed shard holds is still there, and its end is told.
     let cloudformation = CloudFormation::at(&house.environment.up().aws.endpoint_url);

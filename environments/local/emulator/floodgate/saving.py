@@ -5,6 +5,7 @@ What a stack has become is saved before anybody is told of it. The rest is saved
 
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import threading
@@ -13,6 +14,8 @@ import time
 from ministack.core import persistence
 from ministack.services import cloudformation, cloudwatch, lambda_svc
 from ministack.services.cloudformation import changesets, handlers, stacks
+
+logger = logging.getLogger(__name__)
 
 SAVE_EVERY_SECONDS = 1.0
 METRICS_EVERY_SECONDS = 15
@@ -55,7 +58,12 @@ def save_changed(services, saved):
             continue
         state = STATES.get(name, get_state)()
         if state is not None:
-            text = as_json(name, state)
+            try:
+                text = as_json(name, state)
+            except TypeError as error:
+                # Of one service alone: the others are saved.
+                logger.error("what %s holds cannot be saved: %s", name, error)
+                continue
             mark = mark or hashlib.sha256(text).digest()
             if saved.get(name) != mark:
                 changed[name] = (text, mark)
@@ -110,6 +118,8 @@ def save(app):
         save_when_quiet(app._build_persistence_save_dict())
     except RuntimeError:
         pass  # Something changed while it was read; the next round reads it again.
+    except OSError as error:
+        logger.error("what the emulator holds cannot be saved, a kill would lose it: %s", error)
 
 
 def keep_saving(app):

@@ -63,6 +63,13 @@ class Saving(unittest.TestCase):
         saving.save_changed(services, saved)
         self.assertTrue(file.exists())
 
+    def test_what_cannot_be_saved_is_told_and_keeps_nothing_else_from_it(self):
+        services = {"sqs": lambda: {"queue": object()}, "cloudformation": cloudformation.get_state}
+        with self.assertLogs(saving.logger, "ERROR") as told:
+            saving.save_changed(services, {})
+        self.assertIn("what sqs holds cannot be saved", told.output[0])
+        self.assertEqual(os.listdir(self.directory), ["cloudformation.json"])
+
     def test_code_is_restored_that_was_saved_by_its_digest(self):
         saving.save_code_by_its_digest()
         functions = lambda_svc._functions._data
