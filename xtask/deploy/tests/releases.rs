@@ -319,12 +319,9 @@ fn a_release_holds_what_its_systems_are_tried_with() {
     // As it is deployed where nothing is built: the release's own programs are all that there is.
     let (ok, text) = street.deploy(first, &digest, &[]);
     let came = |text: &str| {
-        for line in [
-            "ledger: tried with",
-            "as many are in the database",
-            "lessons: tried with",
-            "tags: tried with",
-        ] {
+        for line in
+            ["ledger: tried with", "as many are in the database", "lessons: tried with", "tags: tried with"]
+        {
             assert!(text.contains(line), "{line}: {text}");
         }
         assert!(!text.contains("not tried"), "{text}");
